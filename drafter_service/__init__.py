@@ -1,0 +1,1 @@
+"""The drafter service: a thin door around `nacre.runtime.draft_worker` and a proposer."""

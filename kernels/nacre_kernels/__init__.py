@@ -1,0 +1,34 @@
+"""CPU kernels whose result for one row never depends on what else is in the pass.
+
+Losslessness is tested with `==`, so every kernel here fixes its order of floating-point operations per output element:
+
+- `linear` / `PackedLinear`: one fp32 accumulator per output, fused multiply-add, k = 0, 1, …, K-1, one final rounding.
+  The number of rows, the tile shape, the thread count and the instruction set cannot change a bit.
+- `paged_tree_attention`: a row's result is a function of the ordered list of keys it sees, and of nothing else: not of its
+  neighbours, of the slots' numbers, or of whether a key is committed prefix or a tree ancestor.
+
+The C library is built by setup.py with nothing but a C compiler (`make setup`) and loaded with ctypes. `reference` holds
+the torch twin of each op; it serves where the library is missing and on other devices. Inference only: no autograd.
+
+Errors: wrong shapes, dtypes, strides or slot numbers raise `ValueError`/`TypeError` naming the value and the bound, before
+any memory is touched. A missing library raises `KernelsUnavailable` (a `RuntimeError`) from `require()`.
+"""
+
+from __future__ import annotations
+
+from nacre_kernels.attention import AttentionPlan, append_kv, paged_tree_attention
+from nacre_kernels.library import KernelsUnavailable, available, describe, require
+from nacre_kernels.packed import PackedLinear, PackReport, pack_model
+
+__all__ = [
+    "AttentionPlan",
+    "KernelsUnavailable",
+    "PackReport",
+    "PackedLinear",
+    "append_kv",
+    "available",
+    "describe",
+    "pack_model",
+    "paged_tree_attention",
+    "require",
+]

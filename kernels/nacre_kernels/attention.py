@@ -1,0 +1,242 @@
+"""Attention of packed rows over scattered KV slots: many sequences, trees of guesses, one call.
+
+Every row names the slots it sees in position order: the slots of its sequence's committed prefix, then its ancestors in
+the draft tree, itself last. Key j of that list has position j, so the row's own position is the list's length minus one.
+
+Invariant: a row's output is a function of its ordered visible keys, values and its query only. Each score is one fp64 chain
+over the head dimension, each output one fp64 chain over the keys in position order, the softmax's sum eight fp64 chains
+over the keys (key j of the visible ones goes to chain j mod 8), and the result is rounded once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nacre_kernels import reference
+from nacre_kernels.library import available, check_threads, require
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+MAX_HEAD_DIM = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionPlan:
+    """Which slots each row of a pass sees. Built once per pass, used by every layer. All tensors int32, 1-D, CPU, contiguous.
+
+    Row r sees prefix_slots[prefix_offset[r] :][: prefix_length[r]] (its sequence's committed slots in position order) and
+    then ancestor_slots[ancestor_offset[r] :][: ancestor_length[r]] (root-first, the row's own slot last). Rows of one
+    sequence share one stretch of prefix_slots; keep them adjacent and the kernel loads their keys once.
+
+    Offsets, lengths and slots are checked on every call (a slot must lie in the pool); a row must see at least one key.
+    """
+
+    prefix_offset: torch.Tensor  # [rows]
+    prefix_length: torch.Tensor  # [rows]
+    ancestor_offset: torch.Tensor  # [rows]
+    ancestor_length: torch.Tensor  # [rows]
+    prefix_slots: torch.Tensor  # [all prefixes]
+    ancestor_slots: torch.Tensor  # [all ancestor lists]
+
+    def __post_init__(self) -> None:
+        for name in AttentionPlan.__slots__:
+            tensor = getattr(self, name)
+            if tensor.dtype != torch.int32 or tensor.dim() != 1:
+                raise TypeError(f"plan.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be 1-D int32")
+            if tensor.device.type != "cpu" or not tensor.is_contiguous():
+                raise ValueError(f"plan.{name} must be a contiguous CPU tensor; call .cpu().contiguous()")
+        for name in ("prefix_length", "ancestor_offset", "ancestor_length"):
+            if getattr(self, name).numel() != self.rows:
+                found = getattr(self, name).numel()
+                raise ValueError(f"plan.{name} has {found} rows, plan.prefix_offset has {self.rows}; they must agree")
+
+    @property
+    def rows(self) -> int:
+        return self.prefix_offset.numel()
+
+    @classmethod
+    def from_lists(
+        cls, prefixes: Sequence[Sequence[int]], rows: Sequence[tuple[int, Sequence[int]]]
+    ) -> AttentionPlan:
+        """A plan from plain lists: `prefixes[i]` = committed slots of sequence i; a row = (i, its ancestors' slots)."""
+        starts = [0]
+        for prefix in prefixes:
+            starts.append(starts[-1] + len(prefix))
+        ancestor_starts = [0]
+        for _, ancestors in rows:
+            ancestor_starts.append(ancestor_starts[-1] + len(ancestors))
+
+        def int32(values: Sequence[int]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.int32)
+
+        return cls(
+            prefix_offset=int32([starts[i] for i, _ in rows]),
+            prefix_length=int32([len(prefixes[i]) for i, _ in rows]),
+            ancestor_offset=int32(ancestor_starts[:-1]),
+            ancestor_length=int32([len(ancestors) for _, ancestors in rows]),
+            prefix_slots=int32([slot for prefix in prefixes for slot in prefix]),
+            ancestor_slots=int32([slot for _, ancestors in rows for slot in ancestors]),
+        )
+
+    def visible_slots(self, row: int, window: int | None = None) -> torch.Tensor:
+        """The slots that `row` sees, in position order (int64); with a window only the last `window` positions."""
+        start, length = int(self.prefix_offset[row]), int(self.prefix_length[row])
+        first, count = int(self.ancestor_offset[row]), int(self.ancestor_length[row])
+        slots = torch.cat([self.prefix_slots[start : start + length], self.ancestor_slots[first : first + count]])
+        return slots.long() if window is None else slots.long()[-window:]
+
+
+def append_kv(
+    k_pool: torch.Tensor,  # [slots, kv_heads, dim]
+    v_pool: torch.Tensor,  # [slots, kv_heads, value_dim]
+    slots: torch.Tensor,  # int64 [rows]
+    k: torch.Tensor,  # [rows, kv_heads, dim]
+    v: torch.Tensor,  # [rows, kv_heads, value_dim]
+) -> None:
+    """Write the rows' new keys and values into their slots (in place)."""
+    k_pool.index_copy_(0, slots, k)
+    v_pool.index_copy_(0, slots, v)
+
+
+def paged_tree_attention(
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    plan: AttentionPlan,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    threads: int = 1,
+) -> torch.Tensor:
+    """Attend: q [rows, heads, dim], k_pool [slots, kv_heads, dim], v_pool [slots, kv_heads, value_dim] -> [rows, heads, value_dim].
+
+    fp32 or bf16 (pools and q may differ; the result has q's dtype). Query head h reads kv head h // (heads / kv_heads).
+    `scale` multiplies the scores; then `softcap` c maps s to c·tanh(s / c); `window` w lets a row see the last w positions
+    only, itself included (older slots are never read); `sinks` [heads] adds one valueless key per head to the softmax.
+    q may be strided except in its last dimension, the pools except in their last two. Raises ValueError / TypeError.
+    """
+    _check(q, k_pool, v_pool, plan, window, softcap, sinks)
+    check_threads(threads)
+    if not available() or q.device.type != "cpu":
+        return reference.paged_tree_attention(
+            q, k_pool, v_pool, plan, scale=scale, window=window, softcap=softcap, sinks=sinks
+        )
+    rows, heads, dim = q.shape
+    slots, kv_heads, value_dim = v_pool.shape
+    out = torch.empty(rows, heads, value_dim, dtype=q.dtype)
+    sink_values = None if sinks is None else sinks.detach().to(torch.float32).contiguous()
+    call = _Call(
+        q=q.data_ptr(),
+        k=k_pool.data_ptr(),
+        v=v_pool.data_ptr(),
+        out=out.data_ptr(),
+        sinks=0 if sink_values is None else sink_values.data_ptr(),
+        prefix_offset=plan.prefix_offset.data_ptr(),
+        prefix_length=plan.prefix_length.data_ptr(),
+        ancestor_offset=plan.ancestor_offset.data_ptr(),
+        ancestor_length=plan.ancestor_length.data_ptr(),
+        prefix_slots=plan.prefix_slots.data_ptr(),
+        ancestor_slots=plan.ancestor_slots.data_ptr(),
+        prefix_slot_count=plan.prefix_slots.numel(),
+        ancestor_slot_count=plan.ancestor_slots.numel(),
+        rows=rows,
+        heads=heads,
+        kv_heads=kv_heads,
+        dim=dim,
+        value_dim=value_dim,
+        slots=slots,
+        q_row_stride=q.stride(0),
+        q_head_stride=q.stride(1),
+        k_slot_stride=k_pool.stride(0),
+        v_slot_stride=v_pool.stride(0),
+        window=0 if window is None else window,
+        q_type=DTYPES[q.dtype],
+        k_type=DTYPES[k_pool.dtype],
+        v_type=DTYPES[v_pool.dtype],
+        threads=threads,
+        scale=scale,
+        softcap=0.0 if softcap is None else softcap,
+    )
+    status = require().nk_attention(ctypes.byref(call))
+    if status:
+        _raise(status, call.bad_row, call.bad_value, plan, slots)
+    return out
+
+
+class _Call(ctypes.Structure):
+    """Mirror of `nk_attention_call` in kernels.h: pointers first, then 64-bit, 32-bit and double fields."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "sinks", "prefix_offset", "prefix_length")),
+        *((name, ctypes.c_void_p) for name in ("ancestor_offset", "ancestor_length", "prefix_slots", "ancestor_slots")),
+        *((name, ctypes.c_int64) for name in ("prefix_slot_count", "ancestor_slot_count", "rows", "heads", "kv_heads")),
+        *((name, ctypes.c_int64) for name in ("dim", "value_dim", "slots", "q_row_stride", "q_head_stride")),
+        *((name, ctypes.c_int64) for name in ("k_slot_stride", "v_slot_stride", "window", "bad_row", "bad_value")),
+        *((name, ctypes.c_int32) for name in ("q_type", "k_type", "v_type", "threads")),
+        ("scale", ctypes.c_double),
+        ("softcap", ctypes.c_double),
+    )
+
+
+def _raise(status: int, row: int, value: int, plan: AttentionPlan, slots: int) -> None:
+    """Turn the library's finding into an exception (the codes are NK_BAD_… in kernels.h)."""
+    if status == 1:
+        raise MemoryError(f"no memory for the attention scores of a row with {value} keys")
+    if status == 2:
+        raise ValueError(f"plan row {row} sees {value} keys; a row sees at least itself")
+    if status == 3:
+        raise ValueError(
+            f"plan row {row}: its prefix stretch ends at {value}, outside prefix_slots [0, {plan.prefix_slots.numel()})"
+        )
+    if status == 4:
+        raise ValueError(
+            f"plan row {row}: its ancestor stretch ends at {value}, outside ancestor_slots "
+            f"[0, {plan.ancestor_slots.numel()})"
+        )
+    raise ValueError(f"plan row {row} names slot {value}; the pool has slots 0..{slots - 1}")
+
+
+def _check(
+    q: torch.Tensor,
+    k_pool: torch.Tensor,
+    v_pool: torch.Tensor,
+    plan: AttentionPlan,
+    window: int | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> None:
+    for name, tensor in (("q", q), ("k_pool", k_pool), ("v_pool", v_pool)):
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"{name} is {tensor.dtype}; it must be torch.float32 or torch.bfloat16")
+        if tensor.dim() != 3:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have three dimensions")
+        if tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}, q on {q.device}; they must agree")
+        if tensor.stride(2) != 1 and tensor.shape[2] > 1:
+            raise ValueError(f"{name}'s last dimension has stride {tensor.stride(2)}; call .contiguous()")
+    heads, dim = q.shape[1], q.shape[2]
+    slots, kv_heads, key_dim = k_pool.shape
+    if key_dim != dim:
+        raise ValueError(f"q has head dimension {dim}, k_pool {key_dim}; they must agree")
+    if v_pool.shape[:2] != k_pool.shape[:2]:
+        raise ValueError(f"k_pool has shape {tuple(k_pool.shape)}, v_pool {tuple(v_pool.shape)}: slots or heads differ")
+    if kv_heads < 1 or heads % kv_heads or heads < 1:
+        raise ValueError(f"{heads} query heads cannot share {kv_heads} key heads evenly")
+    for name, pool in (("k_pool", k_pool), ("v_pool", v_pool)):
+        if not 1 <= pool.shape[2] <= MAX_HEAD_DIM:
+            raise ValueError(f"{name}'s head dimension is {pool.shape[2]}; it must lie in 1..{MAX_HEAD_DIM}")
+        if kv_heads > 1 and pool.stride(1) != pool.shape[2]:
+            raise ValueError(f"{name}'s last two dimensions must be contiguous; call .contiguous()")
+    if plan.rows != q.shape[0]:
+        raise ValueError(f"q has {q.shape[0]} rows, the plan {plan.rows}; they must agree")
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}; it must be at least 1, or None")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}; it must be positive, or None")
+    if sinks is not None and (sinks.shape != (heads,) or sinks.device != q.device):
+        raise ValueError(f"sinks has shape {tuple(sinks.shape)} on {sinks.device}; it must be [{heads}] on {q.device}")

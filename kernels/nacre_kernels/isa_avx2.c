@@ -1,0 +1,70 @@
+/* AVX2 and FMA: 8 floats, 4 doubles, 16 registers. */
+#if defined(__x86_64__)
+#include "kernels.h"
+
+#define NK_TARGET __attribute__((target("avx2,fma")))
+#include "isa_x86.h"
+
+#define OP NK_TARGET NK_INLINE
+typedef __m256 VF;
+typedef __m256d VD;
+enum { WF = 8, WD = 4 };
+#define NK_TILE_ROWS 6
+#define NK_WHOLE_ROWS 3
+#define NK_SCORE_QUERIES 2
+#define NK_VALUE_VECTORS 1
+#define NK_WIDE_QUERIES 4
+
+OP VF vf_set1(float a) { return _mm256_set1_ps(a); }
+OP VF vf_load(const float *p) { return _mm256_loadu_ps(p); }
+OP void vf_store(float *p, VF a) { _mm256_storeu_ps(p, a); }
+OP VF vf_add(VF a, VF b) { return _mm256_add_ps(a, b); }
+OP VF vf_fma(VF a, VF b, VF c) { return _mm256_fmadd_ps(a, b, c); }
+OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
+    __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
+    *low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
+}
+OP VF vf_load_bf16(const uint16_t *p) { return load_8(p, NK_BF16, 0); }
+OP void vf_store_bf16(uint16_t *p, VF a) {
+    __m256i bits = _mm256_castps_si256(a);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(0x7fc0), nan);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1)));
+}
+
+OP VD vd_set1(double a) { return _mm256_set1_pd(a); }
+OP VD vd_load(const double *p) { return _mm256_loadu_pd(p); }
+OP void vd_store(double *p, VD a) { _mm256_storeu_pd(p, a); }
+OP VD vd_add(VD a, VD b) { return _mm256_add_pd(a, b); }
+OP VD vd_sub(VD a, VD b) { return _mm256_sub_pd(a, b); }
+OP VD vd_mul(VD a, VD b) { return _mm256_mul_pd(a, b); }
+OP VD vd_div(VD a, VD b) { return _mm256_div_pd(a, b); }
+OP VD vd_fma(VD a, VD b, VD c) { return _mm256_fmadd_pd(a, b, c); }
+OP VD vd_max(VD a, VD b) { return _mm256_max_pd(a, b); }
+OP VD vd_abs(VD a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
+OP VD vd_copysign(VD magnitude, VD sign) {
+    VD bit = _mm256_set1_pd(-0.0);
+    return _mm256_or_pd(_mm256_andnot_pd(bit, magnitude), _mm256_and_pd(bit, sign));
+}
+OP VD vd_load_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+OP VD vd_load_bf16(const uint16_t *p) {
+    __m128i bits = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)p));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(bits, 16)));
+}
+OP VD vd_scale_by_low_bits(VD a, VD bits) {
+    __m256i exponent = _mm256_slli_epi64(_mm256_castpd_si256(bits), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), exponent));
+}
+OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN */
+    value = _mm256_and_pd(value, _mm256_cmp_pd(x, _mm256_set1_pd(bound), _CMP_NLT_UQ));
+    return _mm256_blendv_pd(value, x, _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
+}
+
+#include "tiles.h"
+NK_DEFINE_ISA(nk_isa_avx2)
+#else
+typedef int nk_no_avx2; /* an empty file is not C */
+#endif

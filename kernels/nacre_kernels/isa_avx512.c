@@ -1,0 +1,69 @@
+/* AVX-512: 16 floats, 8 doubles, 32 registers. */
+#if defined(__x86_64__)
+#include "kernels.h"
+
+#define NK_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#include "isa_x86.h"
+
+#define OP NK_TARGET NK_INLINE
+typedef __m512 VF;
+typedef __m512d VD;
+enum { WF = 16, WD = 8 };
+#define NK_TILE_ROWS 14
+#define NK_WHOLE_ROWS 14
+#define NK_SCORE_QUERIES 4
+#define NK_VALUE_VECTORS 2
+#define NK_WIDE_QUERIES 4
+
+OP VF vf_set1(float a) { return _mm512_set1_ps(a); }
+OP VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
+OP void vf_store(float *p, VF a) { _mm512_storeu_ps(p, a); }
+OP VF vf_add(VF a, VF b) { return _mm512_add_ps(a, b); }
+OP VF vf_fma(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }
+OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
+    __m512i pairs = _mm512_loadu_si512(p);
+    *low = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    *high = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000)));
+}
+OP VF vf_load_bf16(const uint16_t *p) {
+    __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+OP void vf_store_bf16(uint16_t *p, VF a) {
+    __m512i bits = _mm512_castps_si512(a);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    bits = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    bits = _mm512_mask_mov_epi32(bits, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc0));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(bits));
+}
+
+OP VD vd_set1(double a) { return _mm512_set1_pd(a); }
+OP VD vd_load(const double *p) { return _mm512_loadu_pd(p); }
+OP void vd_store(double *p, VD a) { _mm512_storeu_pd(p, a); }
+OP VD vd_add(VD a, VD b) { return _mm512_add_pd(a, b); }
+OP VD vd_sub(VD a, VD b) { return _mm512_sub_pd(a, b); }
+OP VD vd_mul(VD a, VD b) { return _mm512_mul_pd(a, b); }
+OP VD vd_div(VD a, VD b) { return _mm512_div_pd(a, b); }
+OP VD vd_fma(VD a, VD b, VD c) { return _mm512_fmadd_pd(a, b, c); }
+OP VD vd_max(VD a, VD b) { return _mm512_max_pd(a, b); }
+OP VD vd_abs(VD a) { return _mm512_abs_pd(a); }
+OP VD vd_copysign(VD magnitude, VD sign) {
+    VD bit = _mm512_set1_pd(-0.0);
+    return _mm512_or_pd(_mm512_andnot_pd(bit, magnitude), _mm512_and_pd(bit, sign));
+}
+OP VD vd_load_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+OP VD vd_load_bf16(const uint16_t *p) { return _mm512_cvtps_pd(load_8(p, NK_BF16, 0)); }
+OP VD vd_scale_by_low_bits(VD a, VD bits) {
+    __m512i exponent = _mm512_slli_epi64(_mm512_castpd_si512(bits), 52);
+    return _mm512_castsi512_pd(_mm512_add_epi64(_mm512_castpd_si512(a), exponent));
+}
+OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN */
+    value = _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x, _mm512_set1_pd(bound), _CMP_NLT_UQ), value);
+    return _mm512_mask_mov_pd(value, _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q), x);
+}
+
+#include "tiles.h"
+NK_DEFINE_ISA(nk_isa_avx512)
+#else
+typedef int nk_no_avx512; /* an empty file is not C */
+#endif

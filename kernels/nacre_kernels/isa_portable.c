@@ -1,0 +1,76 @@
+/* Any CPU: compiler vectors of 4 floats and 2 doubles, fused multiply-add lane by lane (one instruction where there is one). */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define NK_TARGET
+#define OP NK_INLINE
+typedef float VF __attribute__((vector_size(16)));
+typedef double VD __attribute__((vector_size(16)));
+typedef uint32_t VU __attribute__((vector_size(16)));
+typedef uint64_t VL __attribute__((vector_size(16)));
+enum { WF = 4, WD = 2 };
+#define NK_TILE_ROWS 4
+#define NK_WHOLE_ROWS 1
+#define NK_SCORE_QUERIES 1
+#define NK_VALUE_VECTORS 1
+#define NK_WIDE_QUERIES 4
+
+OP VF vf_set1(float a) { return (VF){a, a, a, a}; }
+OP VF vf_load(const float *p) {
+    VF a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+OP void vf_store(float *p, VF a) { memcpy(p, &a, sizeof a); }
+OP VF vf_add(VF a, VF b) { return a + b; }
+OP VF vf_fma(VF a, VF b, VF c) {
+    return (VF){fmaf(a[0], b[0], c[0]), fmaf(a[1], b[1], c[1]), fmaf(a[2], b[2], c[2]), fmaf(a[3], b[3], c[3])};
+}
+OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
+    VU pairs;
+    memcpy(&pairs, p, sizeof pairs);
+    *low = (VF)(pairs << 16);
+    *high = (VF)(pairs & 0xffff0000u);
+}
+OP VF vf_load_bf16(const uint16_t *p) {
+    return (VF){nk_from_bf16(p[0]), nk_from_bf16(p[1]), nk_from_bf16(p[2]), nk_from_bf16(p[3])};
+}
+OP void vf_store_bf16(uint16_t *p, VF a) {
+    for (int i = 0; i < WF; i++) p[i] = nk_to_bf16(a[i]);
+}
+
+OP VD vd_set1(double a) { return (VD){a, a}; }
+OP VD vd_load(const double *p) {
+    VD a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+OP void vd_store(double *p, VD a) { memcpy(p, &a, sizeof a); }
+OP VD vd_add(VD a, VD b) { return a + b; }
+OP VD vd_sub(VD a, VD b) { return a - b; }
+OP VD vd_mul(VD a, VD b) { return a * b; }
+OP VD vd_div(VD a, VD b) { return a / b; }
+OP VD vd_fma(VD a, VD b, VD c) { return (VD){fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1])}; }
+OP VD vd_max(VD a, VD b) { return (VD){a[0] > b[0] ? a[0] : b[0], a[1] > b[1] ? a[1] : b[1]}; }
+OP VD vd_abs(VD a) { return (VD){fabs(a[0]), fabs(a[1])}; }
+OP VD vd_copysign(VD magnitude, VD sign) {
+    return (VD){copysign(magnitude[0], sign[0]), copysign(magnitude[1], sign[1])};
+}
+OP VD vd_load_f32(const float *p) { return (VD){p[0], p[1]}; }
+OP VD vd_load_bf16(const uint16_t *p) { return (VD){nk_from_bf16(p[0]), nk_from_bf16(p[1])}; }
+OP VD vd_scale_by_low_bits(VD a, VD bits) { return (VD)((VL)a + ((VL)bits << 52)); }
+OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN */
+    for (int i = 0; i < WD; i++) value[i] = x[i] != x[i] ? x[i] : x[i] < bound ? 0.0 : value[i];
+    return value;
+}
+OP void load_8_keys(const char *const rows[8], int type, int64_t at, double *to) {
+    for (int d = 0; d < 8; d++)
+        for (int i = 0; i < 8; i++)
+            to[d * NK_KEYS + i] =
+                type == NK_BF16 ? nk_from_bf16(((const uint16_t *)rows[i])[at + d]) : ((const float *)rows[i])[at + d];
+}
+
+#include "tiles.h"
+NK_DEFINE_ISA(nk_isa_portable)

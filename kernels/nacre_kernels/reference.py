@@ -1,0 +1,85 @@
+"""The torch twin of every kernel: the same meaning, written to be read.
+
+Used where the C library is missing and on other devices, and by the tests as the truth. How close the twins are:
+
+- attention: both accumulate in fp64 and round once; they differ at most in the last bit of a rare element.
+- linear: the kernel accumulates sequentially in fp32, this one in fp64; they differ in the last bits. It is independent of
+  the number of rows in practice (a change of order in fp64 almost never survives the final rounding), not by construction.
+- row-wise ops: fp64 inside, one rounding; at most the last bit of a rare element.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from nacre_kernels.attention import AttentionPlan
+
+
+def round_once(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Round fp64 to `dtype` in one step, to nearest even (torch goes through fp32, which would round bf16 twice)."""
+    if dtype == torch.bfloat16:
+        # Keep 8 of the 53 significant bits by integer arithmetic; the casts that follow are then exact.
+        bits = x.contiguous().view(torch.int64)
+        rounded = (bits + ((1 << 44) - 1) + ((bits >> 45) & 1)) & ~((1 << 45) - 1)
+        x = torch.where(x.isfinite(), rounded.view(torch.float64), x).float()
+    return x.to(dtype)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x @ weight.T + bias; x [..., K], weight [N, K] -> [..., N] in x's dtype."""
+    out = x.double() @ weight.double().T
+    if bias is not None:
+        out = out + bias.double()
+    return round_once(out, x.dtype)
+
+
+def paged_tree_attention(
+    q: torch.Tensor,  # [rows, heads, dim]
+    k_pool: torch.Tensor,  # [slots, kv_heads, dim]
+    v_pool: torch.Tensor,  # [slots, kv_heads, value_dim]
+    plan: AttentionPlan,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,  # [heads]
+) -> torch.Tensor:  # [rows, heads, value_dim]
+    rows, heads, _ = q.shape
+    group = heads // k_pool.shape[1]
+    out = torch.empty(rows, heads, v_pool.shape[2], dtype=q.dtype, device=q.device)
+    for row in range(rows):
+        slots = plan.visible_slots(row, window).to(k_pool.device)
+        keys = k_pool[slots].double().repeat_interleave(group, dim=1)  # [visible, heads, dim]
+        values = v_pool[slots].double().repeat_interleave(group, dim=1)
+        scores = torch.einsum("hd,khd->hk", q[row].double(), keys) * scale  # [heads, visible]
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        if sinks is not None:  # a key without a value: it only takes probability away
+            scores = torch.cat([scores, sinks.double()[:, None]], dim=1)
+        weights = torch.softmax(scores, dim=1)[:, : slots.numel()]
+        out[row] = round_once(torch.einsum("hk,khv->hv", weights, values), q.dtype)
+    return out
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float, weight_offset: float) -> torch.Tensor:
+    """x [..., dim] -> x / sqrt(mean(x²) + eps), rounded to x's dtype, then times (weight_offset + weight), rounded."""
+    wide = x.double()
+    normed = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
+    if weight is None:
+        return round_once(normed, x.dtype)
+    factor = weight.double() + weight_offset
+    return round_once(round_once(normed, x.dtype).double() * factor, x.dtype)
+
+
+def gated_activation(gate: torch.Tensor, up: torch.Tensor | None, kind: str) -> torch.Tensor:
+    """act(gate) rounded to gate's dtype, times `up` (if there is one), rounded; kind: silu, gelu, gelu_tanh."""
+    wide = gate.double()
+    if kind == "silu":
+        wide = wide * torch.sigmoid(wide)
+    else:
+        wide = torch.nn.functional.gelu(wide, approximate="tanh" if kind == "gelu_tanh" else "none")
+    acted = round_once(wide, gate.dtype)
+    return acted if up is None else round_once(acted.double() * up.double(), gate.dtype)

@@ -1,0 +1,273 @@
+/* The inner loops, written once against a handful of vector operations that each isa_*.c defines.
+ *
+ * The including file defines NK_TARGET, types VF (WF floats) and VD (WD doubles), the vf_ and vd_ functions used below,
+ * NK_TILE_ROWS and NK_WHOLE_ROWS (most rows in a linear tile, and most for which it takes all 32 outputs at once),
+ * NK_SCORE_QUERIES, and load_8_keys. Vectors run across outputs, so WF and WD never show in a result.
+ */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define UNROLL _Pragma("GCC unroll 16")
+#define HOT NK_INLINE NK_TARGET
+
+/* ---- linear --------------------------------------------------------------------------------------------------------- */
+
+enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
+#ifndef PREFETCH_BYTES
+#define PREFETCH_BYTES 4096
+#endif
+#ifndef PHINT
+#define PHINT 3
+#endif
+
+/* `rows` x (2 * subs) vectors of accumulators; sub s covers outputs s*WF.. and 16 + s*WF.. */
+HOT void tile(const int rows, const int subs, const int w_type, const float *x, const void *w, int64_t depth, float *c,
+              int first) {
+    VF acc[NK_TILE_ROWS][2 * SUBS];
+    const size_t step = w_type == NK_BF16 ? NK_PANEL * 2 : NK_PANEL * 4;
+    UNROLL for (int m = 0; m < rows; m++) {
+        UNROLL for (int s = 0; s < subs; s++) {
+            acc[m][2 * s] = first ? vf_set1(0.0f) : vf_load(c + m * NK_PANEL + s * WF);
+            acc[m][2 * s + 1] = first ? vf_set1(0.0f) : vf_load(c + m * NK_PANEL + HALF + s * WF);
+        }
+    }
+    const char *p = w;
+    for (int64_t k = 0; k < depth; k++, p += step) {
+        /* Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. */
+        __builtin_prefetch(p + PREFETCH_BYTES, 0, PHINT);
+        if (w_type == NK_F32) __builtin_prefetch(p + PREFETCH_BYTES + 64, 0, PHINT);
+        UNROLL for (int s = 0; s < subs; s++) {
+            VF low, high;
+            if (w_type == NK_BF16) {
+                vf_load_pairs((const uint32_t *)p + s * WF, &low, &high);
+            } else {
+                low = vf_load((const float *)p + s * WF);
+                high = vf_load((const float *)p + HALF + s * WF);
+            }
+            UNROLL for (int m = 0; m < rows; m++) {
+                VF value = vf_set1(x[m * NK_X_STRIDE + k]);
+                acc[m][2 * s] = vf_fma(value, low, acc[m][2 * s]);
+                acc[m][2 * s + 1] = vf_fma(value, high, acc[m][2 * s + 1]);
+            }
+        }
+    }
+    UNROLL for (int m = 0; m < rows; m++) {
+        UNROLL for (int s = 0; s < subs; s++) {
+            vf_store(c + m * NK_PANEL + s * WF, acc[m][2 * s]);
+            vf_store(c + m * NK_PANEL + HALF + s * WF, acc[m][2 * s + 1]);
+        }
+    }
+}
+
+/* Few rows take the whole panel at once; more rows take it in strips, as the registers allow. */
+HOT void tile_of(const int rows, const int w_type, const float *x, const void *w, int64_t depth, float *c, int first) {
+    if (rows <= NK_WHOLE_ROWS) {
+        tile(rows, SUBS, w_type, x, w, depth, c, first);
+    } else {
+        for (int s = 0; s < SUBS; s++)
+            tile(rows, 1, w_type, x, (const char *)w + s * WF * 4, depth, c + s * WF, first);
+    }
+}
+
+#define TILE(R)                                                                                                         \
+    case R:                                                                                                             \
+        if (w_type == NK_BF16)                                                                                          \
+            tile_of(R, NK_BF16, x, w, depth, c, first);                                                                 \
+        else                                                                                                            \
+            tile_of(R, NK_F32, x, w, depth, c, first);                                                                  \
+        break;
+
+NK_TARGET static void linear_tile(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first) {
+    switch (rows) {
+        TILE(1) TILE(2) TILE(3) TILE(4)
+#if NK_TILE_ROWS > 4
+        TILE(5) TILE(6)
+#endif
+#if NK_TILE_ROWS > 6
+        TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+#endif
+    }
+}
+
+NK_TARGET static void widen(const uint16_t *from, float *to, int64_t count) {
+    int64_t i = 0;
+    for (; i + WF <= count; i += WF) vf_store(to + i, vf_load_bf16(from + i));
+    for (; i < count; i++) to[i] = nk_from_bf16(from[i]);
+}
+
+NK_TARGET static void finish(const float *c, const float *bias, void *y, int y_type, int64_t columns) {
+    int64_t i = 0;
+    for (; i + WF <= columns; i += WF) {
+        VF sum = vf_load(c + i);
+        if (bias) sum = vf_add(sum, vf_load(bias + i));
+        if (y_type == NK_BF16)
+            vf_store_bf16((uint16_t *)y + i, sum);
+        else
+            vf_store((float *)y + i, sum);
+    }
+    for (; i < columns; i++) {
+        float sum = bias ? c[i] + bias[i] : c[i];
+        if (y_type == NK_BF16)
+            ((uint16_t *)y)[i] = nk_to_bf16(sum);
+        else
+            ((float *)y)[i] = sum;
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------------ */
+
+NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim,
+                                double *kt) {
+    size_t size = type == NK_BF16 ? 2 : 4;
+    for (int half = 0; half < NK_KEYS; half += 8) {
+        const char *rows[8]; /* beyond the last key its row is read again */
+        if (half >= count) break;
+        for (int i = 0; i < 8; i++) {
+            int key = half + i < count ? half + i : count - 1;
+            rows[i] = (const char *)keys + (size_t)slots[key] * (size_t)slot_stride * size;
+        }
+        int64_t d = 0;
+        for (; d + 8 <= dim; d += 8) load_8_keys(rows, type, d, kt + d * NK_KEYS + half);
+        for (; d < dim; d++)
+            for (int i = 0; i < 8; i++)
+                kt[d * NK_KEYS + half + i] =
+                    type == NK_BF16 ? nk_from_bf16(((const uint16_t *)rows[i])[d]) : ((const float *)rows[i])[d];
+    }
+}
+
+/* Products of two fp32 numbers are exact in fp64: each step rounds once, fused or not. */
+NK_TARGET static void score_block(const double *kt, const double *qt, int64_t dim, double scores[4][NK_KEYS]) {
+    enum { VECTORS = NK_KEYS / WD };
+    for (int q0 = 0; q0 < 4; q0 += NK_SCORE_QUERIES) {
+        VD acc[NK_SCORE_QUERIES][VECTORS];
+        UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++)
+            UNROLL for (int i = 0; i < VECTORS; i++) acc[q][i] = vd_set1(0.0);
+        for (int64_t d = 0; d < dim; d++) {
+            UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++) {
+                VD value = vd_set1(qt[d * 4 + q0 + q]);
+                UNROLL for (int i = 0; i < VECTORS; i++)
+                    acc[q][i] = vd_fma(value, vd_load(kt + d * NK_KEYS + i * WD), acc[q][i]);
+            }
+        }
+        UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++)
+            UNROLL for (int i = 0; i < VECTORS; i++) vd_store(scores[q0 + q] + i * WD, acc[q][i]);
+    }
+}
+
+/* exp(x) for x <= 0: 2^n · e^r, |r| <= ln 2 / 2, Taylor to r^13 (error below 1e-17); 0 below -708; NaN stays NaN. */
+HOT VD exp_of(VD x) {
+    static const double inverse_factorials[14] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040,
+                                                  1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800,
+                                                  1.0 / 479001600, 1.0 / 6227020800.0};
+    const VD shifter = vd_set1(0x1.8p52); /* adding it rounds to an integer, which then lies in the low bits */
+    VD shifted = vd_fma(x, vd_set1(0x1.71547652b82fep+0), shifter);
+    VD n = vd_sub(shifted, shifter);
+    VD r = vd_fma(n, vd_set1(-0x1.62e42fefa39efp-1), x);
+    r = vd_fma(n, vd_set1(-0x1.abc9e3b39803fp-56), r);
+    VD sum = vd_set1(inverse_factorials[13]);
+    UNROLL for (int i = 12; i >= 0; i--) sum = vd_fma(sum, r, vd_set1(inverse_factorials[i]));
+    return vd_zero_where_below(x, -708.0, vd_scale_by_low_bits(sum, shifted));
+}
+
+/* c · tanh(s / c) by way of e = exp(-2 |s / c|): (1 - e) / (1 + e) with the sign of s. */
+HOT VD cap_of(VD s, double softcap) {
+    VD ratio = vd_div(s, vd_set1(softcap));
+    VD e = exp_of(vd_mul(vd_abs(ratio), vd_set1(-2.0)));
+    VD t = vd_div(vd_sub(vd_set1(1.0), e), vd_add(vd_set1(1.0), e));
+    return vd_mul(vd_copysign(t, s), vd_set1(softcap));
+}
+
+NK_TARGET static double softmax(double *scores, int64_t count, double scale, double softcap, const float *sink) {
+    enum { VECTORS = NK_CHAINS / WD };
+    VD lanes[VECTORS];
+    double part[NK_CHAINS], largest = sink ? (double)*sink : -INFINITY;
+    for (int64_t i = count; i % NK_CHAINS; i++) scores[i] = -INFINITY;
+    UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(largest);
+    for (int64_t j = 0; j < count; j += NK_CHAINS) {
+        UNROLL for (int i = 0; i < VECTORS; i++) {
+            VD s = vd_mul(vd_load(scores + j + i * WD), vd_set1(scale));
+            if (softcap > 0.0) s = cap_of(s, softcap);
+            vd_store(scores + j + i * WD, s);
+        }
+        for (int64_t i = count; i < j + NK_CHAINS; i++) scores[i] = -INFINITY; /* a cap or scale moved the padding */
+        UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_max(lanes[i], vd_load(scores + j + i * WD));
+    }
+    UNROLL for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
+    for (int i = 0; i < NK_CHAINS; i++) largest = part[i] > largest ? part[i] : largest;
+    UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(0.0);
+    for (int64_t j = 0; j < count; j += NK_CHAINS) {
+        UNROLL for (int i = 0; i < VECTORS; i++) {
+            VD weight = exp_of(vd_sub(vd_load(scores + j + i * WD), vd_set1(largest)));
+            vd_store(scores + j + i * WD, weight);
+            lanes[i] = vd_add(lanes[i], weight);
+        }
+    }
+    UNROLL for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
+    double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+    if (sink) {
+        vd_store(part, exp_of(vd_set1((double)*sink - largest)));
+        sum += part[0];
+    }
+    return sum;
+}
+
+/* `vectors` vectors of value columns from `column` on, for `queries` queries: one chain over the keys per element. */
+HOT void add_columns(const int queries, const int vectors, const void *values, const int type, int64_t slot_stride,
+                     const int32_t *slots, int64_t count, int64_t column, int64_t value_dim, const double *weights,
+                     int64_t weight_stride, double *acc) {
+    VD sums[8][16];
+    UNROLL for (int q = 0; q < queries; q++)
+        UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_load(acc + q * value_dim + column + i * WD);
+    for (int64_t j = 0; j < count; j++) {
+        int64_t at = (int64_t)slots[j] * slot_stride + column;
+        VD value[16];
+        UNROLL for (int i = 0; i < vectors; i++)
+            value[i] = type == NK_BF16 ? vd_load_bf16((const uint16_t *)values + at + i * WD)
+                                       : vd_load_f32((const float *)values + at + i * WD);
+        UNROLL for (int q = 0; q < queries; q++) {
+            VD weight = vd_set1(weights[q * weight_stride + j]);
+            UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_fma(weight, value[i], sums[q][i]);
+        }
+    }
+    UNROLL for (int q = 0; q < queries; q++)
+        UNROLL for (int i = 0; i < vectors; i++) vd_store(acc + q * value_dim + column + i * WD, sums[q][i]);
+}
+
+HOT void add_all(const int queries, const void *values, const int type, int64_t slot_stride, const int32_t *slots,
+                 int64_t count, int64_t value_dim, const double *weights, int64_t weight_stride, double *acc) {
+    const int wide = queries <= NK_WIDE_QUERIES ? 2 * NK_VALUE_VECTORS : NK_VALUE_VECTORS;
+    int64_t column = 0;
+    for (; column + wide * WD <= value_dim; column += wide * WD)
+        add_columns(queries, wide, values, type, slot_stride, slots, count, column, value_dim, weights, weight_stride, acc);
+    for (; column + WD <= value_dim; column += WD)
+        add_columns(queries, 1, values, type, slot_stride, slots, count, column, value_dim, weights, weight_stride, acc);
+    for (; column < value_dim; column++) {
+        for (int q = 0; q < queries; q++) {
+            double sum = acc[q * value_dim + column];
+            for (int64_t j = 0; j < count; j++) {
+                int64_t at = (int64_t)slots[j] * slot_stride + column;
+                double value = type == NK_BF16 ? nk_from_bf16(((const uint16_t *)values)[at]) : ((const float *)values)[at];
+                sum = fma(weights[q * weight_stride + j], value, sum);
+            }
+            acc[q * value_dim + column] = sum;
+        }
+    }
+}
+
+#define ADD(Q)                                                                                                          \
+    case Q:                                                                                                             \
+        if (type == NK_BF16)                                                                                            \
+            add_all(Q, values, NK_BF16, slot_stride, slots, count, value_dim, weights, weight_stride, acc);             \
+        else                                                                                                            \
+            add_all(Q, values, NK_F32, slot_stride, slots, count, value_dim, weights, weight_stride, acc);              \
+        break;
+
+NK_TARGET static void add_values(const void *values, int type, int64_t slot_stride, const int32_t *slots, int64_t count,
+                                 int64_t value_dim, const double *weights, int64_t weight_stride, double *acc, int queries) {
+    switch (queries) { ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) }
+}
+
+#define NK_DEFINE_ISA(NAME)                                                                                             \
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen, finish, load_keys, score_block, softmax, add_values};

@@ -1,0 +1,125 @@
+"""The asyncio client: text or tokens in, a stream of committed tokens and text out.
+
+    async with AsyncClient("127.0.0.1:8001") as client:
+        async for piece in client.generate("def fibonacci(n):", max_tokens=64, seed=7):
+            print(piece.text, end="")
+
+With a `proposer` the client drafts for itself (device mode): guesses are made in this process and travel up the one
+stream the tokens come down on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from nacre.client.generation import Generation, Request, Retry
+from nacre.drafting import Proposer
+from nacre.errors import InvalidArgument
+from nacre.runtime.draft_worker import DraftWorker
+from nacre.runtime.grpc_options import CHANNEL_OPTIONS
+from nacre.session import DrafterLimits
+from nacre.text import Vocabulary
+from nacre.v1 import verifier_pb2, verifier_pb2_grpc
+from nacre.wire import messages
+from nacre.wire.errors import error_of
+
+#: A tokenizer file larger than this is not believed.
+MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
+
+
+class AsyncClient:
+    """A connection to a gateway or a verifier. Use it as an async context manager."""
+
+    def __init__(
+        self,
+        address: str = "127.0.0.1:8001",
+        *,
+        proposer: Proposer | None = None,
+        drafting: DrafterLimits = DrafterLimits(),  # noqa: B008  a frozen value
+        batch_nodes: int = 4,
+        retry: Retry = Retry(),  # noqa: B008  a frozen value
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.address = address
+        self._proposer = proposer
+        self._drafting = drafting
+        self._batch_nodes = batch_nodes
+        self._retry = retry
+        self._timeout_s = timeout_s
+        self._channel: grpc.aio.Channel | None = None
+        self._worker: DraftWorker | None = None
+        self._worker_task: asyncio.Task[None] | None = None
+        self._vocabulary: Vocabulary | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        self._channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        if self._proposer is not None:
+            self._worker = DraftWorker(self._proposer, self._drafting, batch_nodes=self._batch_nodes)
+            self._worker_task = asyncio.create_task(self._worker.run(), name="device-drafter")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._worker_task is not None:
+            self._worker_task.cancel()
+            await asyncio.gather(self._worker_task, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    @property
+    def _stub(self) -> verifier_pb2_grpc.VerifierStub:
+        if self._channel is None:
+            raise InvalidArgument("the client is not open; use it with `async with`")
+        return verifier_pb2_grpc.VerifierStub(self._channel)
+
+    async def model(self) -> verifier_pb2.GetModelResponse:
+        """What is served: ids, limits, fingerprint."""
+        try:
+            return await self._stub.GetModel(verifier_pb2.GetModelRequest(), timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as failure:
+            raise error_of(failure, self.address) from None
+
+    async def vocabulary(self) -> Vocabulary:
+        """The target's tokenizer, fetched once."""
+        if self._vocabulary is None:
+            data = bytearray()
+            try:
+                request = verifier_pb2.GetTokenizerRequest()
+                async for piece in self._stub.GetTokenizer(request, timeout=self._timeout_s):
+                    data += piece.chunk
+                    if len(data) > MAX_TOKENIZER_BYTES:
+                        raise InvalidArgument(f"{self.address} sends a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")
+            except grpc.aio.AioRpcError as failure:
+                raise error_of(failure, self.address) from None
+            self._vocabulary = Vocabulary(bytes(data))
+        return self._vocabulary
+
+    async def start(self, prompt: str | Sequence[int], **options: Any) -> Generation:
+        """A generation of `prompt` (text, or token ids); `options` are the fields of `Request`."""
+        vocabulary = await self.vocabulary()
+        tokens = vocabulary.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else list(prompt)
+        return Generation(
+            self._stub,
+            self.address,
+            Request(prompt=tuple(tokens), **options),
+            vocabulary=vocabulary,
+            worker=self._worker,
+            handshake=messages.handshake(tokenizer_fingerprint=vocabulary.fingerprint),
+            retry=self._retry,
+        )
+
+    async def generate(self, prompt: str | Sequence[int], **options: Any):
+        """Streams the pieces of one generation; see `start` for one whose statistics are wanted too."""
+        generation = await self.start(prompt, **options)
+        try:
+            async for piece in generation:
+                yield piece
+        finally:
+            await generation.aclose()

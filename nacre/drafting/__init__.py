@@ -1,0 +1,46 @@
+"""Where guesses come from: one module per method, found by name through one table.
+
+A method's module is imported when it is used, so that the table may grow to any length and a drafter without a model
+never loads torch. Third parties add methods through the entry-point group `nacre.drafting`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Proposer, ProposerTraits
+from nacre.errors import InvalidArgument
+
+#: name -> module:class
+METHODS = {
+    "lookup": "nacre.drafting.lookup:LookupProposer",
+    "model": "nacre.drafting.model:ModelProposer",
+}
+KNOWN_METHODS = frozenset(METHODS)
+
+
+def proposer_class(name: str) -> Any:
+    """The class of a drafting method. Raises InvalidArgument naming the known ones."""
+    target = METHODS.get(name)
+    if target is None:
+        for entry in entry_points(group="nacre.drafting"):
+            if entry.name == name:
+                return entry.load()
+        raise InvalidArgument(f"drafting method {name!r} is unknown; choose one of {', '.join(sorted(METHODS))}")
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+__all__ = [
+    "KNOWN_METHODS",
+    "METHODS",
+    "TIP",
+    "DraftContext",
+    "Expansion",
+    "Guess",
+    "Proposer",
+    "ProposerTraits",
+    "proposer_class",
+]

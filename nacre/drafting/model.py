@@ -1,0 +1,225 @@
+"""A small causal language model guesses by drawing with the target's own noise.
+
+Source: speculative decoding (Leviathan et al. 2023; Chen et al. 2023), with the shared-randomness coupling of Daliri et
+al. 2024 instead of rejection sampling, and best-first tree growth as in EAGLE-2 and OPT-Tree. Guarantee: exact (a guess
+stands only if the target samples it too).
+
+Rule: below a node the children are the best tokens by perturbed score log q / T + G, where G is the noise the target
+will use at that position. The gap between the scores says how sure the order is: if what the two models disagree by
+behaves like Gumbel noise of scale tau, the target picks child i with probability softmax(scores / tau)_i. So a
+confident stretch becomes a chain and a doubtful spot a bush, with no extra bytes and no extra rule. tau
+(`race_temperature`) is fitted when a draft model is made.
+
+The model's keys and values follow the tree: every extended node has a row in the engine, commits turn the matched
+path into cached text, and rows of contradicted nodes are freed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.errors import InvalidArgument
+from nacre.sampling import History, RowContext, draft_scores
+
+#: Children are normalised over this many best scores; what lies beyond is not worth a guess.
+SCORED = 16
+
+
+class TreeForward(Protocol):
+    """What the proposer needs of an engine; `nacre.engine.Engine` is one."""
+
+    def open(self, tenant: str, tokens: Sequence[int]) -> int: ...
+    def cached(self, sequence: int) -> int: ...
+    def next_row(self, sequence: int) -> int: ...
+    def step(self, blocks: Sequence[Any]) -> Any: ...
+    def advance(self, sequence: int, path: Sequence[int]) -> None: ...
+    def close(self, sequence: int) -> None: ...
+
+
+@dataclass(slots=True)
+class _Text:
+    """One session: its text, and which row of the engine stands for the tip and for each extended node."""
+
+    sequence: int
+    context: DraftContext
+    tokens: list[int]
+    history: History
+    tip_row: int | None = None
+    rows: dict[int, tuple[int, int]] = field(default_factory=dict)  # node id -> (row, parent's node id, TIP at the tip)
+    cached: int = 0
+
+    def forget_rows(self) -> None:
+        self.tip_row = None
+        self.rows.clear()
+
+
+@dataclass(slots=True)
+class _Job:
+    """One session's part of a step. `wanted[i]` gets its logits from row `logits_at[i]` of the block's logits."""
+
+    text: _Text
+    block: Any
+    wanted: list[tuple[int, Expansion]]
+    logits_at: list[int]
+    sampled: int
+
+
+class ModelProposer:
+    """Drafts trees with a small model: at most `children` rival guesses per position, down to `least_child` each.
+
+    `block` builds what `forward.step` takes (`nacre.engine.RowBlock`): this layer lies below the engine's.
+    """
+
+    def __init__(
+        self,
+        forward: TreeForward,
+        block: Callable[..., Any],
+        *,
+        children: int = 4,
+        race_temperature: float = 0.5,
+        batch: int = 4,
+        least_child: float = 0.01,
+    ) -> None:
+        if not 1 <= children <= SCORED:
+            raise InvalidArgument(f"children is {children}; it must be 1 to {SCORED}")
+        if not race_temperature > 0:
+            raise InvalidArgument(f"race_temperature is {race_temperature}; it must be greater than 0")
+        self._forward = forward
+        self._block = block
+        self._children = children
+        self._race_temperature = race_temperature
+        self._batch = batch
+        self._least_child = least_child
+        self._texts: dict[int, _Text] = {}
+
+    @property
+    def traits(self) -> ProposerTraits:
+        return ProposerTraits(name="model", shape="tree", batch=self._batch, reach=1, needs_model=True)
+
+    def open(self, session: int, context: DraftContext) -> None:
+        sequence = self._forward.open("draft", context.tokens)
+        history = History(context.tokens[: context.prompt_length], context.tokens[context.prompt_length :])
+        self._texts[session] = _Text(sequence, context, list(context.tokens), history)
+        self._texts[session].cached = self._forward.cached(sequence)
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        text = self._texts[session]
+        # Rows of the old tip and of matched nodes become cached text; the new tip's own row stays a row.
+        path: list[int] = []
+        carriers = [text.rows[node_id][0] if node_id in text.rows else None for node_id in trunk]
+        chain = [text.tip_row, *carriers][: len(tokens)]
+        for row in chain:
+            if row is None:
+                break
+            path.append(row)
+        whole = len(path) == len(tokens)
+        new_tip_row = carriers[len(tokens) - 1] if whole and len(carriers) == len(tokens) else None
+        if self._forward.cached(text.sequence) < text.cached:
+            text.forget_rows()  # evicted: there is nothing left to advance
+        else:
+            self._forward.advance(text.sequence, path)
+            survivors = _below(text.rows, trunk[-1]) if new_tip_row is not None else {}
+            text.rows = survivors
+            text.tip_row = new_tip_row
+        text.cached = self._forward.cached(text.sequence)
+        text.tokens.extend(tokens)
+        for token in tokens:
+            text.history.append(token)
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        by_session: dict[int, list[tuple[int, Expansion]]] = {}
+        for index, expansion in enumerate(wanted):
+            by_session.setdefault(expansion.session, []).append((index, expansion))
+        jobs = [self._job(self._texts[session], items) for session, items in by_session.items()]
+        result = self._forward.step([job.block for job in jobs])
+        for job in jobs:
+            job.text.cached = self._forward.cached(job.text.sequence)
+        return self._guesses(result.logits.cpu().numpy(), jobs, len(wanted))
+
+    def close(self, session: int) -> None:
+        text = self._texts.pop(session, None)
+        if text is not None:
+            self._forward.close(text.sequence)
+
+    def _job(self, text: _Text, wanted: list[tuple[int, Expansion]]) -> _Job:
+        """The rows a session's expansions still need: missing text, the tip, and nodes that have no row yet."""
+        cached = self._forward.cached(text.sequence)
+        if cached < text.cached:
+            text.forget_rows()
+        first = self._forward.next_row(text.sequence)
+        tokens: list[int] = []
+        parents: list[int] = []
+
+        def add(token: int, parent: int) -> int:
+            tokens.append(token)
+            parents.append(parent)
+            return first + len(tokens) - 1
+
+        sampled_from = 0
+        if text.tip_row is None:
+            above = -1
+            for token in text.tokens[cached:-1]:
+                above = add(token, above)
+            sampled_from = len(tokens)
+            text.tip_row = add(text.tokens[-1], above)
+        logits_at = []
+        for _, expansion in wanted:
+            row, above_id = text.tip_row, TIP
+            for token, node_id in zip(expansion.path_tokens, expansion.path_ids, strict=True):
+                known = text.rows.get(node_id)
+                if known is None:
+                    known = text.rows[node_id] = (add(token, row), above_id)
+                row, above_id = known[0], node_id
+            logits_at.append(row - first - sampled_from)
+        block = self._block(text.sequence, tuple(tokens), tuple(parents), logits_from=sampled_from)
+        return _Job(text, block, wanted, logits_at, len(tokens) - sampled_from)
+
+    def _guesses(self, logits: np.ndarray, jobs: Sequence[_Job], count: int) -> list[list[Guess]]:
+        """Children of each wanted node from its row of `logits` [sampled rows of all jobs, vocab]."""
+        picked: list[int] = []
+        order: list[int] = []
+        contexts: list[RowContext] = []
+        start = 0
+        for job in jobs:
+            for (index, expansion), row in zip(job.wanted, job.logits_at, strict=True):
+                picked.append(start + row)
+                order.append(index)
+                contexts.append(_row_context(job.text, expansion))
+            start += job.sampled
+        ids, scores = draft_scores(logits[picked], contexts, SCORED)
+        # Ids that cannot be chosen come with a score of minus infinity and weigh nothing.
+        best = np.maximum(scores[:, :1], np.float32(-1e30))
+        weights = np.exp((scores - best) / np.float32(self._race_temperature))
+        survival = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-30))
+        guesses: list[list[Guess]] = [[] for _ in range(count)]
+        for index, row_ids, row_survival in zip(order, ids.tolist(), survival.tolist(), strict=True):
+            guesses[index] = [
+                Guess(token, chance)
+                for token, chance in zip(row_ids[: self._children], row_survival[: self._children], strict=True)
+                if token >= 0 and chance >= self._least_child
+            ]
+        return guesses
+
+
+def _row_context(text: _Text, expansion: Expansion) -> RowContext:
+    return RowContext(
+        params=text.context.params,
+        key=text.context.key or 0,
+        position=len(text.tokens) + len(expansion.path_tokens),
+        history=text.history,
+        ancestors=expansion.path_tokens,
+    )
+
+
+def _below(rows: dict[int, tuple[int, int]], tip: int) -> dict[int, tuple[int, int]]:
+    """Rows of the nodes below `tip`. Parents were added before their children, so one sweep finds them all."""
+    kept: dict[int, tuple[int, int]] = {}
+    for node_id, (row, parent) in rows.items():
+        if parent == tip or parent in kept:
+            kept[node_id] = (row, TIP if parent == tip else parent)
+    return kept

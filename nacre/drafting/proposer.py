@@ -1,0 +1,91 @@
+"""What every source of guesses looks like, whatever its method.
+
+A proposer follows the committed text of its sessions and, when asked, extends nodes of their draft trees. It never
+sees a socket or a clock, and nothing it does can change the text: a guess stands only if the target samples it too.
+
+Machines dispatch on declared traits, never on a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from nacre.sampling import SamplingParams
+
+#: As `Guess.parent`: the guess hangs below the node that was to be extended.
+TIP = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ProposerTraits:
+    """What the machines need to know about a method.
+
+    `shape`: "tree" if it offers rival guesses, "chain" if one line. `batch` is how many nodes one call should be
+    given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
+    extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
+    rule every proposer is exact. `needs_model` tells the set-up whether a draft model must be loaded.
+    """
+
+    name: str
+    shape: str
+    batch: int
+    reach: int
+    exact: bool = True
+    needs_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DraftContext:
+    """What a proposer is told when a session opens: committed tokens, how the target samples, and the noise key.
+
+    `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
+    """
+
+    tokens: tuple[int, ...]
+    prompt_length: int
+    params: SamplingParams
+    key: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A node to extend: its id, the guessed tokens from the tip down to it (empty: the tip itself), their node ids."""
+
+    session: int
+    node_id: int
+    path_tokens: tuple[int, ...]
+    path_ids: tuple[int, ...]
+    path_survival: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """One guessed token below the extended node (`parent` = TIP) or below an earlier guess of the same list."""
+
+    token: int
+    survival: float
+    parent: int = TIP
+
+
+class Proposer(Protocol):
+    """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers."""
+
+    @property
+    def traits(self) -> ProposerTraits: ...
+
+    def open(self, session: int, context: DraftContext) -> None:
+        """A session begins. Raises InvalidArgument if the proposer cannot serve it."""
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        """`tokens` follow the committed text; `trunk` are the ids of the nodes that guessed the first of them.
+
+        The node ids of an extension become known to the proposer through later `Expansion.path_ids`.
+        """
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        """Guesses for each wanted node, most likely first; an empty list where it has none."""
+
+    def close(self, session: int) -> None:
+        """The session is over; everything kept for it is freed. Unknown sessions are ignored."""

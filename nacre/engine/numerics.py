@@ -1,0 +1,163 @@
+"""Measures, on the loaded model itself, whether a row's bits depend on anything but its own path.
+
+Losslessness is tested with `==`, so this is not taken on trust. Two measurements at load time: every distinct matrix
+shape of the model, fed the same rows alone, in small groups and in large ones at different offsets; and whole passes of
+the model in which the same tokens arrive one by one, as one prompt chunk, and as a branch of a tree between rivals and
+another session's rows. All must agree in every bit.
+
+The verdict is a word in `EngineInfo.numerics`, `<guarantee>/<linears>/<dtype>`:
+
+    exact        verified with no condition on the pass
+    padded8      verified for passes of at least 8 rows; smaller ones are filled up with dummy rows
+    unverified   some bit differed: text may differ from plain decoding where two scores nearly tie
+    unchecked    the owner said that bits decide nothing here (a draft model)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from nacre_kernels import PackedLinear
+from transformers.pytorch_utils import Conv1D
+
+from nacre.engine.kv_pool import KvPool
+from nacre.engine.loading import LoadedModel
+from nacre.engine.packed import PackedForward
+from nacre.engine.recompute import RecomputeForward
+from nacre.engine.rows import TIP, RowBlock
+
+PADDED_ROWS = 8
+_PROBE_SLOTS = 128
+_GROUPS = (1, 2, 3, 5, 8, 9, 15, 16, 17, 33)  # row counts around every tile edge that kernels use
+_ROWS = 40
+_TEXT = 9
+_KNOWN = 4  # text[: _KNOWN + 1] is always prefix; the rows from _KNOWN on are compared
+
+
+def settle(
+    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool
+) -> str:
+    """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact."""
+    dtype = str(loaded.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
+    if isinstance(forward, RecomputeForward):
+        return f"exact/recompute/{dtype}"
+    if not exact:
+        return f"unchecked/{linears}/{dtype}"
+    for min_rows in sorted({forward.min_rows, PADDED_ROWS}):
+        forward.min_rows = min_rows
+        if rows_are_independent(forward, loaded.vocab_size):
+            guarantee = "exact" if min_rows == 1 else f"padded{min_rows}"
+            return f"{guarantee}/{linears}/{dtype}"
+    return f"unverified/{linears}/{dtype}"
+
+
+def rows_are_independent(forward: PackedForward, vocab_size: int) -> bool:
+    """Both measurements of the module's docstring, for passes of at least `forward.min_rows` rows."""
+    return all(_layer_holds(layer, forward) for layer in _distinct_layers(forward.model)) and _model_holds(
+        forward, vocab_size
+    )
+
+
+def _distinct_layers(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
+    seen = set()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | PackedLinear | Conv1D):
+            shape = (type(module), *_features(module))
+            if shape not in seen:
+                seen.add(shape)
+                yield module
+
+
+def _features(layer: torch.nn.Module) -> tuple[int, int]:
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+
+
+def _layer_holds(layer: torch.nn.Module, forward: PackedForward) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_ROWS, _features(layer)[0], generator=generator).to(forward.kv_dtype).to(forward.device)
+    with torch.inference_mode():
+        together = layer(x)
+        for group in _GROUPS:
+            if group < forward.min_rows:
+                continue
+            for start in (0, _ROWS - group):
+                if not torch.equal(
+                    layer(x[start : start + group].contiguous()), together[start : start + group]
+                ):
+                    return False
+    return True
+
+
+def _model_holds(forward: PackedForward, vocab_size: int) -> bool:
+    """The same text through differently composed passes of a small pool of its own."""
+    small = PackedForward(
+        forward.model,
+        kv_bytes=_PROBE_SLOTS * forward.slot_bytes,
+        min_rows=forward.min_rows,
+        threads=forward.threads,
+    )
+    pool = KvPool(small.slots, small.slot_bytes)
+    draw = np.random.default_rng(0)
+    text = tuple(int(token) for token in draw.integers(vocab_size, size=_TEXT))
+    noise = tuple(int(token) for token in draw.integers(vocab_size, size=_TEXT))
+    other = pool.open("other", ())
+    ways = (
+        _one_by_one(small, pool, text),
+        _as_chunk(small, pool, text, noise, other),
+        _as_branch(small, pool, text, noise, other),
+    )
+    return all(torch.equal(ways[0], way) for way in ways[1:])
+
+
+def run(forward: PackedForward, pool: KvPool, *blocks: RowBlock) -> torch.Tensor:
+    """One pass outside an engine: reserve, compute, commit the chunks. Returns the logits."""
+    placed = pool.reserve(blocks)
+    logits = forward(placed)
+    pool.complete(placed)
+    return logits
+
+
+def _one_by_one(forward: PackedForward, pool: KvPool, text: tuple[int, ...]) -> torch.Tensor:
+    me = pool.open("one", ())
+    logits = [run(forward, pool, RowBlock(me, text[: _KNOWN + 1], logits_from=_KNOWN, commit=True))]
+    for token in text[_KNOWN + 1 :]:
+        row = pool.held(me).next_row
+        logits.append(run(forward, pool, RowBlock(me, (token,))))
+        pool.advance(me, (row,))
+    return torch.cat(logits)
+
+
+def _as_chunk(
+    forward: PackedForward, pool: KvPool, text: tuple[int, ...], noise: tuple[int, ...], other: int
+) -> torch.Tensor:
+    me = pool.open("chunk", ())
+    before = RowBlock(other, noise[:7], logits_from=7, commit=True)
+    return run(forward, pool, before, RowBlock(me, text, logits_from=_KNOWN, commit=True))
+
+
+def _as_branch(
+    forward: PackedForward, pool: KvPool, text: tuple[int, ...], noise: tuple[int, ...], other: int
+) -> torch.Tensor:
+    me = pool.open("branch", ())
+    first = run(
+        forward,
+        pool,
+        RowBlock(me, text[: _KNOWN + 1], logits_from=_KNOWN, commit=True),
+        RowBlock(other, noise[:2], logits_from=2),
+    )
+    tokens: list[int] = []
+    parents: list[int] = []
+    at = TIP
+    first_row = pool.held(me).next_row
+    for token, rival in zip(text[_KNOWN + 1 :], noise, strict=False):
+        tokens += [rival, token]
+        parents += [at, at]
+        at = first_row + len(tokens) - 1
+    branch = run(
+        forward, pool, RowBlock(other, noise[:3], logits_from=3), RowBlock(me, tuple(tokens), tuple(parents))
+    )
+    return torch.cat([first, branch[1::2]])

@@ -1,0 +1,208 @@
+"""Drafts for several sessions at once with one proposer in one thread.
+
+The event loop owns the session machines and the streams; the thread owns the proposer and its model. Each step takes
+what the verifiers have said meanwhile, picks the nodes most likely to survive over all sessions, lets the proposer
+extend them, and sends what is worth sending. Nobody waits for the step: commits are applied to the machines at once,
+and guesses below a node that has died meanwhile are dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from nacre.drafting import DraftContext, Expansion, Guess, Proposer
+from nacre.errors import ResourceExhausted
+from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
+
+log = logging.getLogger("nacre.drafter")
+
+Send = Callable[[Draft], None]
+
+
+@dataclass(slots=True)
+class DraftTotals:
+    """What one worker has done: nodes it guessed, nodes sent, nodes that turned out right, nodes that died."""
+
+    steps: int = 0
+    guessed: int = 0
+    sent: int = 0
+    right: int = 0
+    lost: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Drafted:
+    """One session as the worker sees it. `news` are commits the proposer has not been told yet, in order."""
+
+    number: int
+    session: DrafterSession
+    context: DraftContext
+    send: Send
+    opened: bool = False
+    ended: bool = False
+    busy: bool = False
+    news: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What the thread does in one go, in this order."""
+
+    closing: tuple[int, ...]
+    opening: tuple[tuple[int, DraftContext], ...]
+    news: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
+    wanted: tuple[Expansion, ...]
+
+
+class DraftWorker:
+    """Runs a proposer for many sessions. `run()` must be running for anything to be drafted."""
+
+    def __init__(
+        self, proposer: Proposer, limits: DrafterLimits, *, max_sessions: int = 32, batch_nodes: int = 4
+    ) -> None:
+        self.totals = DraftTotals()
+        self.max_sessions = max_sessions
+        self._proposer = proposer
+        self._limits = limits
+        self._batch = max(1, min(batch_nodes, proposer.traits.batch))
+        self._sessions: dict[int, _Drafted] = {}
+        self._closing: list[int] = []
+        self._next = 1
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    def open(self, context: DraftContext, *, end_position: int, window_nodes: int, send: Send) -> int:
+        """Starts drafting for a session; returns its number here. Raises ResourceExhausted."""
+        if len(self._sessions) >= self.max_sessions:
+            raise ResourceExhausted(
+                f"this drafter serves {len(self._sessions)} sessions, its limit; try another drafter or later"
+            )
+        number = self._next
+        self._next += 1
+        session = DrafterSession(
+            context.tokens, end_position=end_position, limits=self._limits, window_nodes=window_nodes
+        )
+        self._sessions[number] = _Drafted(number, session, context, send)
+        self._wake.set()
+        return number
+
+    def committed(self, number: int, commit: Commit) -> None:
+        """The verifier's word for a session. Raises FailedPrecondition on a gap: join again."""
+        drafted = self._sessions[number]
+        rollback = drafted.session.committed(commit)
+        self.totals.right += len(rollback.trunk)
+        self.totals.lost += rollback.lost
+        if rollback.tokens:
+            drafted.news.append((rollback.tokens, rollback.trunk))
+            self._flush(drafted)  # the window has room again
+            self._wake.set()
+
+    def reanchored(self, number: int, reanchor: Reanchor) -> None:
+        drafted = self._sessions[number]
+        drafted.session.reanchored(reanchor)
+        self._flush(drafted)
+
+    def close(self, number: int) -> None:
+        drafted = self._sessions.pop(number, None)
+        if drafted is not None:
+            drafted.ended = True
+            if drafted.opened:
+                self._closing.append(number)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Steps for as long as there is anything to extend; cancelled to stop."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._wake.wait()
+                step = self._plan()
+                if step is None:
+                    self._wake.clear()
+                    continue
+                guesses = await loop.run_in_executor(self._thread, self._perform, step)
+                self._apply(step, guesses)
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def _plan(self) -> _Step | None:
+        closing, self._closing = tuple(self._closing), []
+        opening: list[tuple[int, DraftContext]] = []
+        news: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+        candidates: list[tuple[float, int, Expansion]] = []
+        for drafted in self._sessions.values():
+            if not drafted.opened:
+                opening.append((drafted.number, drafted.context))
+                drafted.opened = True
+            for tokens, trunk in drafted.news:
+                news.append((drafted.number, tokens, trunk))
+            drafted.news.clear()
+            for expansion in self._expansions(drafted):
+                candidates.append((expansion.path_survival, len(candidates), expansion))
+        best = heapq.nlargest(self._batch, candidates, key=lambda item: (item[0], -item[1]))
+        wanted = tuple(expansion for _, _, expansion in best)
+        # News alone waits for the next extension: telling the proposer early would not make it any faster.
+        if not wanted and not closing:
+            self._keep(opening, news)
+            return None
+        return _Step(closing, tuple(opening), tuple(news), wanted)
+
+    def _keep(
+        self,
+        opening: Sequence[tuple[int, DraftContext]],
+        news: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]],
+    ) -> None:
+        for number, _ in opening:
+            self._sessions[number].opened = False
+        for number, tokens, trunk in news:
+            self._sessions[number].news.append((tokens, trunk))
+
+    def _expansions(self, drafted: _Drafted) -> list[Expansion]:
+        found = []
+        for node, survival in drafted.session.frontier(self._batch):
+            tokens: list[int] = []
+            ids: list[int] = []
+            step = node
+            while step.parent is not None:
+                tokens.append(step.token)
+                ids.append(step.id)
+                step = step.parent
+            found.append(Expansion(drafted.number, node.id, tuple(reversed(tokens)), tuple(reversed(ids)), survival))
+        return found
+
+    def _perform(self, step: _Step) -> list[list[Guess]]:
+        """In the proposer's thread."""
+        for number in step.closing:
+            self._proposer.close(number)
+        for number, context in step.opening:
+            self._proposer.open(number, context)
+        for number, tokens, trunk in step.news:
+            self._proposer.committed(number, tokens, trunk)
+        return self._proposer.propose(step.wanted) if step.wanted else []
+
+    def _apply(self, step: _Step, guesses: Sequence[Sequence[Guess]]) -> None:
+        self.totals.steps += 1
+        touched: dict[int, _Drafted] = {}
+        for expansion, offered in zip(step.wanted, guesses, strict=True):
+            drafted = self._sessions.get(expansion.session)
+            if drafted is None:
+                continue
+            placed = drafted.session.extend(expansion.node_id, offered)
+            self.totals.guessed += sum(1 for node_id in placed if node_id)
+            touched[drafted.number] = drafted
+        for drafted in touched.values():
+            self._flush(drafted)
+
+    def _flush(self, drafted: _Drafted) -> None:
+        for draft in drafted.session.outbox():
+            self.totals.sent += len(draft.tokens)
+            drafted.send(draft)

@@ -1,0 +1,143 @@
+"""One drafter's stream to one session: join by ticket, feed the worker, send its guesses, until the session ends.
+
+One reader and one writer per stream. A `wait_for` around a gRPC read would cancel the whole call, so timeouts, where
+needed, sit on queues and events instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+
+from nacre.drafting import DraftContext
+from nacre.errors import Internal, ResourceExhausted
+from nacre.runtime.draft_worker import DraftWorker
+from nacre.session import Draft, Reanchor
+from nacre.v1 import session_pb2 as pb
+from nacre.v1 import verifier_pb2_grpc
+from nacre.wire import messages
+from nacre.wire.errors import error_of
+
+log = logging.getLogger("nacre.drafter")
+
+#: Drafts waiting for the network. The window bounds their nodes; this bounds a link that takes nothing at all.
+MAX_QUEUED_DRAFTS = 1024
+
+
+def draft_context(opened: pb.Opened) -> DraftContext:
+    return DraftContext(
+        tokens=tuple(opened.tokens),
+        prompt_length=opened.prompt_length,
+        params=messages.sampling_from_wire(opened.sampling),
+        key=opened.noise_key,
+    )
+
+
+class Outgoing:
+    """Guesses on their way to the wire, in order."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Draft] = asyncio.Queue(MAX_QUEUED_DRAFTS)
+
+    def send(self, draft: Draft) -> None:
+        try:
+            self._queue.put_nowait(draft)
+        except asyncio.QueueFull:
+            raise ResourceExhausted(f"{MAX_QUEUED_DRAFTS} drafts wait for a link that takes none; giving up") from None
+
+    async def next(self) -> Draft:
+        return await self._queue.get()
+
+
+async def draft_for_session(
+    channel: grpc.aio.Channel,
+    address: str,
+    ticket: str,
+    worker: DraftWorker,
+    *,
+    handshake: pb.Handshake,
+    method: str,
+    admitted: asyncio.Future[str],
+) -> None:
+    """Drafts for the ticket's session until it ends. Sets `admitted` to the session's id once joined.
+
+    Raises NacreError if the verifier refuses or the stream breaks.
+    """
+    call = verifier_pb2_grpc.VerifierStub(channel).Session()
+    number: int | None = None
+    outgoing = Outgoing()
+    try:
+        await call.write(pb.SessionRequest(join=pb.Join(handshake=handshake, ticket=ticket, method=method)))
+        event = await call.read()
+        if event is grpc.aio.EOF or event.WhichOneof("body") != "opened":
+            await _raise_status(call, address)
+            raise Internal(f"{address} answered Join with something else than Opened")
+        opened = event.opened
+        messages.check_handshake(opened.handshake, handshake)
+        number = worker.open(
+            draft_context(opened),
+            end_position=opened.end_position,
+            window_nodes=opened.window_nodes,
+            send=outgoing.send,
+        )
+        if not admitted.done():
+            admitted.set_result(opened.session_id)
+        writer = asyncio.ensure_future(_write(call, outgoing))
+        try:
+            await _read(call, worker, number, writer)
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+    except grpc.aio.AioRpcError as failure:
+        raise error_of(failure, address) from None
+    finally:
+        if number is not None:
+            worker.close(number)
+        call.cancel()
+
+
+async def _read(call, worker: DraftWorker, number: int, writer: asyncio.Future[None]) -> None:
+    async for event in call:
+        match event.WhichOneof("body"):
+            case "commit":
+                worker.committed(number, messages.commit_from_wire(event.commit))
+            case "reanchor":
+                worker.reanchored(number, Reanchor(event.reanchor.position))
+            case "finished":
+                return
+            case _:
+                log.debug("an event of a kind this version does not know was ignored")
+        if writer.done():
+            writer.result()
+
+
+async def _write(call, outgoing: Outgoing) -> None:
+    while True:
+        draft = await outgoing.next()
+        try:
+            await call.write(pb.SessionRequest(draft=messages.draft_to_wire(draft)))
+        except asyncio.InvalidStateError:  # the call has ended; its reader says why
+            return
+
+
+async def _raise_status(call, address: str) -> None:
+    code = await call.code()
+    if code is not grpc.StatusCode.OK:
+        details = await call.details()
+        raise error_of(_Status(code, details), address)
+
+
+class _Status(grpc.RpcError):
+    """A finished call's status in the shape of the exception that a failing read raises."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__()
+        self._code, self._details = code, details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details

@@ -1,0 +1,175 @@
+"""Settings: one frozen dataclass per service, parsed once at the edge.
+
+Layers, later ones win: defaults < TOML file < NACRE_<SERVICE>_<NAME> environment < command-line flags. Unknown keys are
+errors, and every value remembers where it came from (`nacre config show`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from nacre.errors import InvalidArgument
+
+T = TypeVar("T")
+
+
+def setting(default: Any, text: str, *, least: float | None = None, most: float | None = None) -> Any:
+    """A dataclass field with its help text and bounds."""
+    return field(default=default, metadata={"help": text, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class VerifierSettings:
+    """The verifier service: owns sessions and the target model."""
+
+    target: str = setting("demo-target", "target model: a directory, a hub id, or the bundled demo-target")
+    revision: str = setting("", "revision of a hub model")
+    dtype: str = setting("bfloat16", "bfloat16 or float32")
+    device: str = setting("cpu", "cpu or cuda[:N]")
+    threads: int = setting(1, "compute threads of the engine", least=1, most=1024)
+    host: str = setting("127.0.0.1", "address to listen on")
+    grpc_port: int = setting(8101, "gRPC port; 0 picks a free one", least=0, most=65535)
+    metrics_port: int = setting(0, "port of /metrics; 0 turns it off", least=0, most=65535)
+    seed: int = setting(
+        0, "seed of the stream from which requests without a seed draw theirs; 0 draws at random", least=0
+    )
+    max_sessions: int = setting(64, "most sessions open at a time", least=1, most=100_000)
+    grace_s: float = setting(30.0, "seconds a session keeps its place without its owner", least=0, most=3600)
+    drain_s: float = setting(20.0, "seconds running sessions may take to finish after SIGTERM", least=0, most=3600)
+    kv_mb: int = setting(512, "memory for keys and values, MiB", least=1, most=1_000_000)
+    chunk_rows: int = setting(256, "most prompt rows in one pass", least=1, most=8192)
+    pass_rows: int = setting(32, "most rows of tips and guesses in one pass, over all sessions", least=1, most=4096)
+    session_rows: int = setting(8, "most rows of one session in one pass", least=1, most=1024)
+    window_nodes: int = setting(256, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
+    max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
+    log_level: str = setting("info", "debug, info, warning or error")
+
+
+@dataclass(frozen=True)
+class DrafterSettings:
+    """The drafter service: joins sessions when told to, and guesses."""
+
+    method: str = setting("model", "where guesses come from: model or lookup")
+    draft: str = setting("demo-draft", "draft model: a directory, a hub id, or the bundled demo-draft")
+    revision: str = setting("", "revision of a hub model")
+    dtype: str = setting("float32", "bfloat16 or float32")
+    device: str = setting("cpu", "cpu or cuda[:N]")
+    threads: int = setting(1, "compute threads of the draft model", least=1, most=1024)
+    host: str = setting("127.0.0.1", "address to listen on")
+    grpc_port: int = setting(8201, "gRPC port; 0 picks a free one", least=0, most=65535)
+    metrics_port: int = setting(0, "port of /metrics; 0 turns it off", least=0, most=65535)
+    max_sessions: int = setting(32, "most sessions drafted for at a time", least=1, most=10_000)
+    window_nodes: int = setting(256, "most guesses kept for one session", least=1, most=1024)
+    batch_nodes: int = setting(4, "most nodes extended in one draft step", least=1, most=256)
+    children: int = setting(4, "most rival guesses at one position", least=1, most=32)
+    least_survival: float = setting(0.01, "guesses less likely than this are not extended", least=0, most=1)
+    kv_mb: int = setting(256, "memory for the draft model's keys and values, MiB", least=1, most=1_000_000)
+    drain_s: float = setting(5.0, "seconds to leave sessions after SIGTERM", least=0, most=3600)
+    log_level: str = setting("info", "debug, info, warning or error")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings and, per field, the layer its value came from."""
+
+    settings: Any
+    origins: Mapping[str, str]
+
+
+def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> Loaded:
+    """Parses the layers for one service. Raises InvalidArgument naming the key and its origin; `--help` exits."""
+    parser = _parser(kind, prog or f"nacre serve {section}")
+    flags = vars(parser.parse_args(argv))
+    config = flags.pop("config") or os.environ.get("NACRE_CONFIG", "")
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    origins = {item.name: "default" for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+    def put(name: str, value: Any, origin: str) -> None:
+        if name not in origins:
+            known = ", ".join(sorted(origins))
+            raise InvalidArgument(f"{origin} sets {name!r}, which {section} does not have; it has {known}", param=name)
+        values[name] = _convert(name, value, hints[name], origin)
+        origins[name] = origin
+
+    for name, value in _toml_section(config, section).items():
+        put(name, value, config or "nacre.toml")
+    prefix = f"NACRE_{section.upper()}_"
+    for key, value in os.environ.items():
+        if key.startswith(prefix):
+            put(key.removeprefix(prefix).lower(), value, key)
+    for name, value in flags.items():
+        if value is not None:
+            put(name, value, f"--{name.replace('_', '-')}")
+    _check_bounds(kind, values, origins)
+    return Loaded(kind(**values), origins)
+
+
+def _parser(kind: type, prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=(kind.__doc__ or "").strip(),
+        epilog="Every flag can also be set in nacre.toml or as an environment variable; see `nacre config show`.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file (default: ./nacre.toml if there is one)")
+    for item in dataclasses.fields(kind):
+        shown = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+        parser.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            metavar=item.name.rsplit("_", 1)[-1].upper(),
+            help=f"{item.metadata['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%"),
+        )
+    return parser
+
+
+def _toml_section(config: str, section: str) -> dict[str, Any]:
+    path = Path(config or "nacre.toml")
+    if not path.is_file():
+        if config:
+            raise InvalidArgument(f"configuration file {config} does not exist; name one that does, or leave it out")
+        return {}
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidArgument(f"configuration file {path} cannot be read: {error}") from None
+    unknown = set(content) - {"verifier", "drafter", "gateway"}
+    if unknown:
+        raise InvalidArgument(f"{path} has a section {sorted(unknown)[0]!r}; known are verifier, drafter, gateway")
+    return content.get(section, {})
+
+
+def _convert(name: str, value: Any, hint: Any, origin: str) -> Any:
+    try:
+        if hint is bool:
+            if isinstance(value, bool):
+                return value
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[str(value).lower()]
+        if hint in (int, float, str):
+            if isinstance(value, bool):
+                raise ValueError
+            return hint(value)
+        items = value.split(",") if isinstance(value, str) else list(value)
+        return tuple(str(item).strip() for item in items if str(item).strip())
+    except (KeyError, TypeError, ValueError):
+        kind = getattr(hint, "__name__", str(hint))
+        raise InvalidArgument(f"{origin}: {name} is {value!r}; it must be a {kind}", param=name) from None
+
+
+def _check_bounds(kind: type, values: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    for item in dataclasses.fields(kind):
+        value = values.get(item.name)
+        if value is None:
+            continue
+        least, most = item.metadata["least"], item.metadata["most"]
+        too_small = least is not None and not value >= least
+        too_large = most is not None and not value <= most
+        if too_small or too_large:
+            bounds = f"at least {least}" if most is None else f"{least} to {most}"
+            raise InvalidArgument(f"{origins[item.name]}: {item.name} is {value}; it must be {bounds}", param=item.name)

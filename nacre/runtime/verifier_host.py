@@ -1,0 +1,315 @@
+"""Hosts the sessions of one verifier: tickets, the owner's grace period, and the batch loop around the engine.
+
+The event loop owns every session machine; one worker thread owns the engine. A pass is an effect of the machines whose
+completion is an input to them: `plan` all sessions with work, run one packed forward in the thread, `resolve`. While
+a pass runs, drafts keep arriving and join the trees; the next plan finds them there.
+
+Whoever listens to a session holds a cursor, not a queue: a slow listener gets fewer, larger commits, never a wrong
+or lost one, and costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
+from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
+from nacre.scheduling import RowBudget, share_rows
+from nacre.session import Commit, Received, VerifierSession
+from nacre.session.messages import Draft
+
+log = logging.getLogger("nacre.verifier")
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """`grace_s` is how long a session without its owner keeps its place; `chunk_rows` bounds prompt rows in a pass."""
+
+    max_sessions: int = 64
+    grace_s: float = 30.0
+    chunk_rows: int = 256
+    budget: RowBudget = field(default_factory=RowBudget)
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session has cost and gained so far; times in milliseconds."""
+
+    passes: int = 0
+    rows: int = 0
+    verified: int = 0
+    accepted: int = 0
+    received: int = 0
+    draft_bytes: int = 0
+    verify_ms: float = 0.0
+    prefill_ms: float = 0.0
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class HostedSession:
+    """One session and everything that is not its protocol: who listens, what it cost, whether its owner is there."""
+
+    id: str
+    drafter_ticket: str
+    owner_ticket: str
+    machine: VerifierSession
+    engine: EngineSession
+    seed: int
+    totals: Totals = field(default_factory=Totals)
+    failure: NacreError | None = None
+    owners: int = 0
+    owner_lost_at: float | None = None
+    ready_since: float = 0.0
+    last: Commit | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ended(self) -> bool:
+        return self.machine.finished is not None or self.failure is not None
+
+    def announce(self) -> None:
+        """Wakes everyone who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, cursor: int) -> None:
+        """Returns once there is something past `cursor`, or the session has ended."""
+        while len(self.machine.tokens) <= cursor and not self.ended:
+            await self._changed.wait()
+
+    def commit_since(self, cursor: int) -> Commit:
+        """Everything committed past `cursor` as one commit, with the last pass's figures."""
+        commit = self.machine.replay(cursor)
+        last = self.last
+        if last is None:
+            return commit
+        return Commit(
+            position=commit.position,
+            tokens=commit.tokens,
+            guessed_by=commit.guessed_by,
+            choices=commit.choices,
+            rows=last.rows,
+            window_nodes=last.window_nodes,
+            row_budget=last.row_budget,
+            verify_ms=last.verify_ms,
+            queue_ms=last.queue_ms,
+        )
+
+
+class VerifierHost:
+    """Owns sessions and the batch loop. `run()` must be running for sessions to progress."""
+
+    def __init__(
+        self,
+        verify_pass: VerifyPass,
+        limits: HostLimits,
+        *,
+        observe: Callable[[PassResult], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits
+        self.draining = False
+        self.passes = 0
+        self._pass = verify_pass
+        self._observe = observe
+        self._clock = clock
+        self._sessions: dict[str, HostedSession] = {}
+        self._tickets: dict[str, tuple[HostedSession, bool]] = {}  # ticket -> (session, admits the owner)
+        self._work = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._resolved: list[EngineSession] = []
+        self._closing: list[EngineSession] = []
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-engine")
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> Iterable[HostedSession]:
+        return self._sessions.values()
+
+    @property
+    def session_count(self) -> int:
+        return len(self._sessions)
+
+    def open(self, machine: VerifierSession, engine: EngineSession, seed: int) -> HostedSession:
+        """Admits a session; its opener is its owner. Raises ResourceExhausted or Unavailable."""
+        if self.draining:
+            raise Unavailable("this verifier is draining; open the session on another one")
+        if len(self._sessions) >= self.limits.max_sessions:
+            raise ResourceExhausted(
+                f"{len(self._sessions)} sessions are open; this verifier takes {self.limits.max_sessions}: try again later"
+            )
+        session = HostedSession(
+            id=secrets.token_hex(6),
+            drafter_ticket=secrets.token_urlsafe(18),
+            owner_ticket=secrets.token_urlsafe(18),
+            machine=machine,
+            engine=engine,
+            seed=seed,
+            owners=1,
+            ready_since=self._clock(),
+        )
+        self._sessions[session.id] = session
+        self._tickets[session.drafter_ticket] = (session, False)
+        self._tickets[session.owner_ticket] = (session, True)
+        if session.ended:  # resumed at its very end: nothing to compute
+            self._retire(session)
+        self._work.set()
+        return session
+
+    async def empty(self) -> None:
+        """Returns once no session is open."""
+        while self._sessions:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def by_ticket(self, ticket: str) -> tuple[HostedSession, bool]:
+        """The session a ticket admits to, and whether as its owner. Raises Unauthenticated."""
+        found = self._tickets.get(ticket)
+        if found is None:
+            raise Unauthenticated("the ticket is unknown here or has expired with its session")
+        return found
+
+    def owner_joined(self, session: HostedSession) -> None:
+        session.owners += 1
+        session.owner_lost_at = None
+        self._work.set()
+
+    def owner_left(self, session: HostedSession) -> None:
+        """The owner's stream broke without a Cancel: keep the place for the grace period, compute nothing meanwhile."""
+        session.owners -= 1
+        if session.owners == 0:
+            session.owner_lost_at = self._clock()
+
+    def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
+        session.totals.received += len(draft.tokens)
+        session.totals.draft_bytes += size_bytes
+        return session.machine.draft(ordinal, draft)
+
+    def cancel(self, session: HostedSession) -> None:
+        if not session.ended:
+            session.machine.cancel()
+            self._retire(session)
+
+    def fail(self, session: HostedSession, error: NacreError) -> None:
+        if not session.ended:
+            session.failure = error
+            self._retire(session)
+
+    def _retire(self, session: HostedSession) -> None:
+        """The session has ended: its memory and tickets go; listeners still read their last events from the object."""
+        if self._sessions.pop(session.id, None) is None:
+            return
+        del self._tickets[session.drafter_ticket], self._tickets[session.owner_ticket]
+        self._closing.append(session.engine)
+        session.announce()
+        if not self._sessions:
+            self._emptied.set()
+        self._work.set()
+
+    # -- the batch loop ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs passes for as long as there is work; cancelled to stop. Engine memory is released at the end."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await self._work.wait()
+                # Let what has arrived meanwhile in: drafts into the trees, commits out to the listeners.
+                await asyncio.sleep(0)
+                items = self._collect()
+                resolved, self._resolved = self._resolved, []
+                closing, self._closing = self._closing, []
+                if not items and not closing:
+                    self._work.clear()
+                    continue
+                result = await loop.run_in_executor(self._thread, self._pass.run, items, resolved, closing)
+                self.passes += 1
+                self._settle(result)
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def expire(self) -> None:
+        """Cancels sessions whose owner has stayed away beyond the grace period. Call about once a second."""
+        now = self._clock()
+        for session in list(self._sessions.values()):
+            if session.owner_lost_at is not None and now - session.owner_lost_at > self.limits.grace_s:
+                log.info(
+                    "session %s cancelled: its owner was away for more than %.0f s",
+                    session.id,
+                    self.limits.grace_s,
+                )
+                self.cancel(session)
+
+    def _collect(self) -> list[PassItem]:
+        """One item per session that can use a pass, longest waiting first."""
+        ready = [s for s in self._sessions.values() if s.machine.plannable and s.owner_lost_at is None]
+        ready.sort(key=lambda session: session.ready_since)
+        ready = ready[: self.limits.budget.pass_rows]
+        rows = share_rows([session.machine.tree for session in ready], self.limits.budget)
+        now = self._clock()
+        return [
+            PassItem(
+                session,
+                session.engine,
+                session.machine,
+                session.machine.plan(count),
+                (now - session.ready_since) * 1e3,
+            )
+            for session, count in zip(ready, rows, strict=True)
+        ]
+
+    def _settle(self, result: PassResult) -> None:
+        now = self._clock()
+        share_ms = result.duration_ms / max(1, len(result.outcomes))
+        for outcome in result.outcomes:
+            session: HostedSession = outcome.item.session
+            machine, plan = session.machine, outcome.item.plan
+            session.ready_since = now
+            if outcome.error is not None:
+                machine.abandon(plan)
+                error = outcome.error
+                if not isinstance(error, NacreError):
+                    log.error("pass failed for session %s", session.id, exc_info=error)
+                    error = Internal("the forward pass failed; see the verifier's log")
+                self.fail(session, error)
+                continue
+            session.totals.cached_tokens = max(session.totals.cached_tokens, outcome.cached_tokens)
+            if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
+                machine.abandon(plan)
+                session.totals.prefill_ms += share_ms
+                continue
+            if session.ended:  # cancelled while the pass ran
+                machine.abandon(plan)
+                continue
+            resolution = machine.resolve(
+                plan,
+                outcome.sampled,
+                row_budget=self.limits.budget.session_rows,
+                verify_ms=result.duration_ms,
+                queue_ms=outcome.item.queue_ms,
+            )
+            outcome.resolution = resolution
+            session.engine.committed(resolution)
+            self._resolved.append(session.engine)
+            totals = session.totals
+            totals.passes += 1
+            totals.rows += len(plan.tokens)
+            totals.verified += resolution.planned
+            totals.accepted += resolution.matched
+            totals.verify_ms += share_ms
+            session.last = resolution.commit
+            if machine.finished is not None:
+                log.debug("session %s finished: %s", session.id, machine.finished.value)
+                self._retire(session)
+            else:
+                session.announce()
+        if self._observe is not None:
+            self._observe(result)

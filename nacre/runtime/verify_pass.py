@@ -1,0 +1,211 @@
+"""One verify pass: rows of many sessions in, the target's choices out. Runs in the engine's thread.
+
+Whatever the engine has lost of a session's KV (a new session, an eviction) is computed again first, in chunks: the
+machines never know. A pass in which one session fails is repeated without it, so nobody else is harmed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nacre.engine.rows import RowBlock
+from nacre.sampling import Choice, History, RowContext, SamplingParams, choose_rows
+
+if TYPE_CHECKING:
+    from nacre.engine import Engine
+    from nacre.session import Resolution, VerifierSession, VerifyPlan
+
+
+@dataclass(slots=True, eq=False)
+class EngineSession:
+    """What the engine's side keeps for one session: its sequence, and how its tokens are chosen."""
+
+    tenant: str
+    params: SamplingParams
+    key: int
+    top_logprobs: int
+    history: History
+    sequence: int | None = None
+    # Row ids of the last pass: first those of text that was missing from the cache, then the plan's.
+    _row_ids: range = range(0)
+    _filled: int = 0
+    _advance: tuple[int, ...] = ()
+
+    def committed(self, resolution: Resolution) -> None:
+        """The pass was resolved: its path becomes cached text before the next pass."""
+        for token in resolution.commit.tokens:
+            self.history.append(token)
+        plan_ids = self._row_ids[self._filled :]
+        self._advance = (*self._row_ids[: self._filled], *(plan_ids[row] for row in resolution.path))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PassItem:
+    """A session's share of a pass. `session` is handed through untouched."""
+
+    session: Any
+    engine: EngineSession
+    machine: VerifierSession
+    plan: VerifyPlan
+    queue_ms: float
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """`sampled` has one choice per plan row; None if only a chunk of the prompt was computed, or on an error.
+
+    `resolution` is filled in by the host once the session has settled.
+    """
+
+    item: PassItem
+    sampled: tuple[Choice, ...] | None = None
+    error: Exception | None = None
+    cached_tokens: int = 0
+    prompt_rows: int = 0
+    resolution: Resolution | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PassResult:
+    outcomes: tuple[Outcome, ...] = ()
+    rows: int = 0
+    duration_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class _Part:
+    """A block under construction with the item it serves."""
+
+    item: PassItem
+    block: RowBlock
+    cached: int
+    filled: int  # rows of missing text at the front of the block
+    sampled: bool
+
+
+@dataclass(slots=True)
+class VerifyPass:
+    """Computes passes on one engine. `chunk_rows` bounds the rows of missing text in a pass, over all sessions."""
+
+    engine: Engine
+    chunk_rows: int = 256
+    clock: Any = field(default=time.perf_counter)
+
+    def run(
+        self, items: Sequence[PassItem], resolved: Sequence[EngineSession], closing: Sequence[EngineSession]
+    ) -> PassResult:
+        """Applies what the last passes have settled, then computes `items`.
+
+        Paths are committed before anything else: only a pass evicts, so a path's rows are still there.
+        """
+        started = self.clock()
+        for session in resolved:
+            if session.sequence is not None and session._advance:
+                self.engine.advance(session.sequence, session._advance)
+                session._advance = ()
+        for session in closing:
+            if session.sequence is not None:
+                self.engine.close(session.sequence)
+                session.sequence = None
+        outcomes = self._run(list(items)) if items else []
+        rows = sum(len(o.item.plan.tokens) if o.sampled is not None else 0 for o in outcomes)
+        rows += sum(o.prompt_rows for o in outcomes)
+        return PassResult(tuple(outcomes), rows, (self.clock() - started) * 1e3)
+
+    def _run(self, items: list[PassItem]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        parts: list[_Part] = []
+        room = self.chunk_rows
+        for item in items:
+            try:
+                part = self._part(item, room)
+            except Exception as error:  # noqa: BLE001  one session's failure is its own
+                outcomes.append(Outcome(item, error=error))
+                continue
+            room = max(0, room - part.filled)
+            parts.append(part)
+        outcomes.extend(self._compute(parts))
+        return outcomes
+
+    def _compute(self, parts: list[_Part]) -> list[Outcome]:
+        if not parts:
+            return []
+        admission = self.engine.admit([part.block for part in parts])
+        refused = {id(block): error for block, error in admission.refused}
+        outcomes = [Outcome(part.item, error=refused[id(part.block)]) for part in parts if id(part.block) in refused]
+        parts = [part for part in parts if id(part.block) not in refused]
+        if not parts:
+            return outcomes
+        result = self.engine.step([part.block for part in parts])
+        contexts: list[RowContext] = []
+        for part, ids in zip(parts, result.row_ids, strict=True):
+            part.item.engine._row_ids = ids
+            part.item.engine._filled = part.filled
+            if part.sampled:
+                contexts.extend(_contexts(part.item))
+        choices = self._choose(result.logits, contexts)
+        start = 0
+        for part in parts:
+            count = len(part.item.plan.tokens) if part.sampled else 0
+            sampled = tuple(choices[start : start + count]) if part.sampled else None
+            start += count
+            outcomes.append(Outcome(part.item, sampled, cached_tokens=part.cached, prompt_rows=part.filled))
+        return outcomes
+
+    def _part(self, item: PassItem, room: int) -> _Part:
+        """The rows this session needs now: missing text, then its plan if all that text fits."""
+        session, plan = item.engine, item.plan
+        tokens = item.machine.tokens
+        if session.sequence is None:
+            session.sequence = self.engine.open(session.tenant, tokens[: plan.committed])
+        cached = self.engine.cached(session.sequence)
+        missing = tokens[cached : plan.committed - 1]
+        if len(missing) > max(room, 1):
+            chunk = tuple(missing[: max(room, 1)])
+            return _Part(
+                item,
+                RowBlock(session.sequence, chunk, logits_from=len(chunk), commit=True),
+                cached,
+                len(chunk),
+                False,
+            )
+        first = self.engine.next_row(session.sequence)
+        filled = len(missing)
+        # Missing text is a chain from the cached tip; the plan's tip hangs below its end.
+        parents = [*range(first - 1, first + filled - 1)] if filled else []
+        if filled:
+            parents[0] = -1
+        for parent in plan.parents:
+            if parent >= 0:
+                parents.append(first + filled + parent)
+            else:
+                parents.append(first + filled - 1 if filled else -1)
+        block = RowBlock(session.sequence, (*missing, *plan.tokens), tuple(parents), logits_from=filled)
+        return _Part(item, block, cached, filled, True)
+
+    def _choose(self, logits: Any, contexts: Sequence[RowContext]) -> list[Choice]:
+        if not contexts:
+            return []
+        if logits.device.type == "cpu":
+            return choose_rows(logits.numpy(), contexts)
+        from nacre.sampling.torch_sampler import choose_rows as choose_rows_on_device
+
+        return choose_rows_on_device(logits, contexts)
+
+
+def _contexts(item: PassItem) -> list[RowContext]:
+    session, plan = item.engine, item.plan
+    return [
+        RowContext(
+            params=session.params,
+            key=session.key,
+            position=position + 1,
+            history=session.history,
+            ancestors=plan.ancestors(row),
+            top_logprobs=session.top_logprobs,
+        )
+        for row, position in enumerate(plan.positions)
+    ]

@@ -1,0 +1,84 @@
+"""What travels over simulated streams besides Draft, Commit and Reanchor, and how a transcript shows it.
+
+These stand in for the wire's Open, Join, Opened, Cancel and Finished, with the fields that matter to the machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.session import Commit, Draft, FinishReason, Reanchor
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An owner begins a session, or goes on with one that another verifier had begun."""
+
+    session: str
+    prompt: tuple[int, ...]
+    resume: tuple[int, ...]
+    max_tokens: int
+    stop_ids: frozenset[int]
+    keep_choices: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A drafter joins, or an owner comes back. `position`: committed tokens the sender has; 0 for a new drafter."""
+
+    ticket: str
+    owner: bool
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Answer to Open and to a new drafter's Join. `tokens` is empty for an owner."""
+
+    ticket: str
+    tokens: tuple[int, ...]
+    prompt_length: int
+    end_position: int
+    window_nodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The owner wants no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last word on a session; `position` is its final length."""
+
+    reason: FinishReason
+    position: int
+
+
+def describe(message: object) -> str:
+    """One line for a transcript: no times, no floats."""
+    match message:
+        case Draft():
+            below = "" if message.anchor is None else f" anchor {message.anchor}"
+            parents = f" parents {_list(message.parents)}" if message.parents else ""
+            return f"Draft from {message.first_node}{below}{parents}: {_list(message.tokens)}"
+        case Commit():
+            credit = f" by {_list(message.guessed_by)}" if any(message.guessed_by) else ""
+            return f"Commit at {message.position}: {_list(message.tokens)}{credit}"
+        case Reanchor():
+            return f"Reanchor at {message.position}"
+        case Open():
+            resume = f" resume {_list(message.resume)}" if message.resume else ""
+            return f"Open prompt {_list(message.prompt)}{resume}"
+        case Join():
+            return f"Join as {'owner' if message.owner else 'drafter'} at {message.position}"
+        case Opened():
+            return f"Opened with {len(message.tokens)} tokens" if message.tokens else "Opened"
+        case Finished():
+            return f"Finished {message.reason.value} at {message.position}"
+        case _:
+            return type(message).__name__
+
+
+def _list(values: tuple[int, ...]) -> str:
+    return " ".join(str(value) for value in values)

@@ -1,0 +1,50 @@
+"""Errors <-> gRPC status codes, both ways, and nothing about a bug's insides ever reaches a peer."""
+
+from __future__ import annotations
+
+import grpc
+
+from nacre import errors
+
+_BY_STATUS: dict[str, type[errors.NacreError]] = {
+    kind.grpc_status: kind
+    for kind in (
+        errors.InvalidArgument,
+        errors.Unauthenticated,
+        errors.NotFound,
+        errors.FailedPrecondition,
+        errors.ResourceExhausted,
+        errors.Cancelled,
+        errors.Internal,
+        errors.Unimplemented,
+        errors.Unavailable,
+        errors.DeadlineExceeded,
+    )
+}
+# Codes that gRPC itself produces and that mean one of ours.
+_ALIASES = {
+    "UNKNOWN": "INTERNAL",
+    "OUT_OF_RANGE": "INVALID_ARGUMENT",
+    "PERMISSION_DENIED": "UNAUTHENTICATED",
+    "ABORTED": "UNAVAILABLE",
+    "DATA_LOSS": "INTERNAL",
+    "ALREADY_EXISTS": "FAILED_PRECONDITION",
+}
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """Status code and one-line message for a peer; an unexpected exception becomes INTERNAL without its text."""
+    if isinstance(error, errors.NacreError):
+        return grpc.StatusCode[error.grpc_status], error.message
+    return grpc.StatusCode.INTERNAL, "internal error; see the server's log"
+
+
+def error_of(failure: grpc.RpcError, peer: str) -> errors.NacreError:
+    """The typed error behind a failed call to `peer`."""
+    code: grpc.StatusCode = failure.code() or grpc.StatusCode.UNKNOWN
+    name = _ALIASES.get(code.name, code.name)
+    details = " ".join((failure.details() or "").split())
+    kind = _BY_STATUS.get(name, errors.Internal)
+    if kind is errors.Unavailable:
+        return errors.Unavailable(f"{peer} is unreachable or going away ({details or code.name}); is it running?")
+    return kind(details or f"{peer} answered {code.name} without a message")

@@ -1,0 +1,31 @@
+"""Builds the C kernels; everything else is declared in pyproject.toml.
+
+They are optional at build time: without a C compiler the package installs and falls back to the torch reference
+(`nacre doctor` says so), because a drafter without a model needs no kernel at all.
+"""
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+FOLDER = Path("kernels/nacre_kernels")
+SOURCES = ("dispatch", "pool", "linear", "attention", "isa_portable", "isa_avx2", "isa_avx512")
+
+setup(
+    ext_modules=[
+        Extension(
+            "nacre_kernels._cpu",  # plain C, loaded with ctypes
+            sources=[str(FOLDER / f"{name}.c") for name in SOURCES],
+            depends=[str(FOLDER / name) for name in ("kernels.h", "tiles.h", "isa_x86.h")],
+            # No contraction to fused multiply-add and no fast-math: fusing is explicit, so every row rounds the same way
+            # everywhere. Instruction sets are chosen per function and at run time, never by -march.
+            extra_compile_args=[
+                *("-O3", "-std=gnu11", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra"),
+                *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+            ],
+            extra_link_args=["-pthread"],
+            libraries=["m"],
+            optional=True,
+        )
+    ]
+)

@@ -1,0 +1,24 @@
+"""`python -m verifier_service`: the verifier as a process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from nacre.runtime.service import run_service
+from nacre.runtime.settings import VerifierSettings
+
+
+def _serve() -> Callable[[VerifierSettings], Coroutine[Any, Any, None]]:
+    from verifier_service.server import serve
+
+    return serve
+
+
+def main() -> int:
+    return run_service("verifier", VerifierSettings, _serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
