@@ -104,6 +104,9 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
                 log.info("left a session at %s: %s", address, error.message)
             else:
                 admitted.set_exception(error)
+        except Exception:
+            log.exception("drafting for a session at %s failed", address)
+            self._metrics.session_ended("failed")
         finally:
             if not admitted.done():
                 admitted.cancel()

@@ -25,10 +25,8 @@ log = logging.getLogger("nacre.gateway")
 MAX_ATTACHING = 64
 #: Rounds a drafter is left alone after it has failed a seat, doubling with each failure up to this.
 MAX_ROUNDS_OFF = 32
-#: Answers that mean that the session is over or takes no drafters: asking again is pointless.
-_FINAL = frozenset(
-    {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION}
-)
+#: Answers that mean that the session is over: asking another drafter is pointless.
+_FINAL = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND})
 
 
 @dataclass(slots=True, eq=False)

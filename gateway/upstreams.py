@@ -46,7 +46,7 @@ class State(enum.Enum):
 
 
 class Upstream:
-    """One peer. `incarnation` counts its connections: what it knew of us is gone when it changes."""
+    """One peer. `incarnation` changes when the connection breaks: what the peer knew of us may be gone then."""
 
     role = ""
 
@@ -209,16 +209,15 @@ class UpstreamPool:
                     await peer.look_now.wait()
 
     async def _watch_connection(self, peer: Upstream) -> None:
-        """Counts connections, and has the peer looked at as soon as one breaks.
+        """Counts the connections that broke, and has the peer looked at as soon as one does.
 
         One waiter for the life of the channel: a wait that is given up stays in gRPC's memory.
         """
         while True:
             state = peer.channel.get_state()
-            if state is grpc.ChannelConnectivity.READY:
-                peer.incarnation += 1
             await peer.channel.wait_for_state_change(state)
             if state is grpc.ChannelConnectivity.READY:
+                peer.incarnation += 1
                 peer.look_now.set()
 
     async def _serving(self, peer: Upstream) -> bool:

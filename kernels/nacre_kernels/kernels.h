@@ -28,6 +28,7 @@ enum {
     NK_X_STRIDE = NK_DEPTH + 16, /* floats between widened rows: no two rows fall on the same cache set */
     NK_ROWS = 126,             /* rows in a chunk: the widened chunk stays in the L2 cache */
     NK_GROUP_FLOATS = 1 << 16, /* accumulators of a group of panels */
+    NK_AHEAD_BYTES = 4096,     /* how far a lone tile reads ahead */
     NK_FINISH = 8              /* panels rounded and stored together */
 };
 
@@ -63,11 +64,18 @@ typedef struct { /* PUBLIC: mirrored by attention.py's _Call */
     double scale, softcap; /* softcap 0: none */
 } nk_attention_call;
 
+/* Memory to prefetch while a tile runs: `step` bytes further with every input. */
+typedef struct {
+    const char *from;
+    int64_t step;
+} nk_ahead;
+
 /* ---- what an instruction set provides (isa_*.c) --------------------------------------------------------------------- */
 typedef struct {
     int max_rows; /* rows of x that one linear tile takes */
     /* c[rows][32] = (first ? 0 : c) + x[rows][depth] · w[depth][32], sequential over depth */
-    void (*linear_tile)(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first);
+    void (*linear_tile)(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
+                        nk_ahead ahead);
     void (*widen)(const uint16_t *from, float *to, int64_t count);                 /* bf16 -> fp32 */
     void (*finish)(const float *c, const float *bias, void *y, int y_type, int64_t columns); /* one row of one panel */
     /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes from `count` on hold anything */

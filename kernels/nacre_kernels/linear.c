@@ -75,9 +75,17 @@ static void finish_panels(const nk_isa *isa, const call *c, int64_t first, int64
     }
 }
 
+/* Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. A lone tile prefetches some
+ * kilobytes ahead of itself; of several tiles over one panel each fetches its part of the next panel. */
+static nk_ahead ahead_of(const char *w, int64_t panel_bytes, int64_t row_bytes, int64_t tile, int64_t tiles) {
+    if (tiles == 1) return (nk_ahead){w + NK_AHEAD_BYTES, row_bytes};
+    return (nk_ahead){w + panel_bytes + panel_bytes * tile / tiles, row_bytes / tiles};
+}
+
 /* One chunk of rows against panels first..last: all depth, in order. */
 static void run_group(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t first, int64_t last, float *x,
                       float *acc) {
+    int64_t row_bytes = NK_PANEL * (int64_t)element_bytes(c->w_type);
     int64_t tiles = (rows + isa->max_rows - 1) / isa->max_rows;
     for (int64_t k0 = 0; k0 < c->depth; k0 += NK_DEPTH) {
         int64_t count = c->depth - k0 < NK_DEPTH ? c->depth - k0 : NK_DEPTH;
@@ -90,7 +98,7 @@ static void run_group(const nk_isa *isa, const call *c, int64_t row0, int64_t ro
             for (int64_t t = 0; t < tiles; t++) { /* evenly: 16 rows are 8 + 8, not 14 + 2 */
                 int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;
                 isa->linear_tile((int)(r1 - r0), c->w_type, x + r0 * NK_X_STRIDE, w, count, panel_acc + r0 * NK_PANEL,
-                                 k0 == 0);
+                                 k0 == 0, ahead_of(w, count * row_bytes, row_bytes, t, tiles));
             }
             if (panel - finished == NK_FINISH - 1 || (finished < last && panel == last - 1)) {
                 finish_panels(isa, c, finished, panel + 1, row0, rows, acc + (finished - first) * rows * NK_PANEL);

@@ -14,17 +14,14 @@
 
 /* ---- linear --------------------------------------------------------------------------------------------------------- */
 
-enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
-#ifndef PREFETCH_BYTES
-#define PREFETCH_BYTES 4096
-#endif
 #ifndef PHINT
 #define PHINT 3
 #endif
+enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
 
 /* `rows` x (2 * subs) vectors of accumulators; sub s covers outputs s*WF.. and 16 + s*WF.. */
 HOT void tile(const int rows, const int subs, const int w_type, const float *x, const void *w, int64_t depth, float *c,
-              int first) {
+              int first, nk_ahead ahead) {
     VF acc[NK_TILE_ROWS][2 * SUBS];
     const size_t step = w_type == NK_BF16 ? NK_PANEL * 2 : NK_PANEL * 4;
     UNROLL for (int m = 0; m < rows; m++) {
@@ -35,9 +32,9 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
     }
     const char *p = w;
     for (int64_t k = 0; k < depth; k++, p += step) {
-        /* Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. */
-        __builtin_prefetch(p + PREFETCH_BYTES, 0, PHINT);
-        if (w_type == NK_F32) __builtin_prefetch(p + PREFETCH_BYTES + 64, 0, PHINT);
+        __builtin_prefetch(ahead.from, 0, PHINT);
+        if (w_type == NK_F32) __builtin_prefetch(ahead.from + 64, 0, PHINT);
+        ahead.from += ahead.step;
         UNROLL for (int s = 0; s < subs; s++) {
             VF low, high;
             if (w_type == NK_BF16) {
@@ -62,24 +59,28 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
 }
 
 /* Few rows take the whole panel at once; more rows take it in strips, as the registers allow. */
-HOT void tile_of(const int rows, const int w_type, const float *x, const void *w, int64_t depth, float *c, int first) {
+HOT void tile_of(const int rows, const int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
+                 nk_ahead ahead) {
     if (rows <= NK_WHOLE_ROWS) {
-        tile(rows, SUBS, w_type, x, w, depth, c, first);
+        tile(rows, SUBS, w_type, x, w, depth, c, first, ahead);
     } else {
-        for (int s = 0; s < SUBS; s++)
-            tile(rows, 1, w_type, x, (const char *)w + s * WF * 4, depth, c + s * WF, first);
+        for (int s = 0; s < SUBS; s++) {
+            nk_ahead part = {ahead.from + ahead.step * depth * s / SUBS, ahead.step / SUBS};
+            tile(rows, 1, w_type, x, (const char *)w + s * WF * 4, depth, c + s * WF, first, part);
+        }
     }
 }
 
 #define TILE(R)                                                                                                         \
     case R:                                                                                                             \
         if (w_type == NK_BF16)                                                                                          \
-            tile_of(R, NK_BF16, x, w, depth, c, first);                                                                 \
+            tile_of(R, NK_BF16, x, w, depth, c, first, ahead);                                                                 \
         else                                                                                                            \
-            tile_of(R, NK_F32, x, w, depth, c, first);                                                                  \
+            tile_of(R, NK_F32, x, w, depth, c, first, ahead);                                                                  \
         break;
 
-NK_TARGET static void linear_tile(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first) {
+NK_TARGET static void linear_tile(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
+                                  nk_ahead ahead) {
     switch (rows) {
         TILE(1) TILE(2) TILE(3) TILE(4)
 #if NK_TILE_ROWS > 4

@@ -49,11 +49,14 @@ class _Text:
     context: DraftContext
     tokens: list[int]
     history: History
+    # Rows of committed text that was missing from the cache, and the tip's own row below them.
+    filled: range = range(0)
     tip_row: int | None = None
     rows: dict[int, tuple[int, int]] = field(default_factory=dict)  # node id -> (row, parent's node id, TIP at the tip)
     cached: int = 0
 
     def forget_rows(self) -> None:
+        self.filled = range(0)
         self.tip_row = None
         self.rows.clear()
 
@@ -110,22 +113,23 @@ class ModelProposer:
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         text = self._texts[session]
         # Rows of the old tip and of matched nodes become cached text; the new tip's own row stays a row.
-        path: list[int] = []
+        path: list[int] = [*text.filled]
         carriers = [text.rows[node_id][0] if node_id in text.rows else None for node_id in trunk]
         chain = [text.tip_row, *carriers][: len(tokens)]
         for row in chain:
             if row is None:
                 break
             path.append(row)
-        whole = len(path) == len(tokens)
+        whole = len(path) == len(text.filled) + len(tokens)
         new_tip_row = carriers[len(tokens) - 1] if whole and len(carriers) == len(tokens) else None
         if self._forward.cached(text.sequence) < text.cached:
             text.forget_rows()  # evicted: there is nothing left to advance
         else:
             self._forward.advance(text.sequence, path)
             survivors = _below(text.rows, trunk[-1]) if new_tip_row is not None else {}
-            text.rows = survivors
+            text.filled = range(0)
             text.tip_row = new_tip_row
+            text.rows = survivors
         text.cached = self._forward.cached(text.sequence)
         text.tokens.extend(tokens)
         for token in tokens:
@@ -166,6 +170,7 @@ class ModelProposer:
             for token in text.tokens[cached:-1]:
                 above = add(token, above)
             sampled_from = len(tokens)
+            text.filled = range(first, first + sampled_from)
             text.tip_row = add(text.tokens[-1], above)
         logits_at = []
         for _, expansion in wanted:

@@ -203,9 +203,7 @@ def _pick_layers(fields: dict[str, Any], native: dict[str, str]) -> list[int]:
     count = fields[native["num_hidden_layers"]]
     lists = [value for value in fields.values() if _is_per_layer(value, count)]
     indexed = [set(fields.get(name) or ()) for name in _LAYER_INDICES]
-    overrides = {
-        int(layer): str(override) for layer, override in (fields.get("per_layer_config") or {}).items()
-    }
+    overrides = {int(layer): str(override) for layer, override in (fields.get("per_layer_config") or {}).items()}
     shared = _first_shared(fields, count)
     kinds: dict[object, int] = {}
     for layer in range(count):
@@ -242,9 +240,10 @@ _Work = tuple[RowBlock, list[tuple[int, ...]]]
 class _Session:
     """One sequence of the probe: makes its blocks and knows which path every row stands for."""
 
-    def __init__(self, pool: KvPool, draw: np.random.Generator, length: int) -> None:
+    def __init__(self, pool: KvPool, draw: np.random.Generator, vocabulary: int, length: int) -> None:
         self.pool = pool
         self.draw = draw
+        self.vocabulary = vocabulary
         self.id = pool.open(f"probe-{length}", ())
         self.prompt = self.tokens(length)
         self.tip = self.prompt[:0]
@@ -252,7 +251,7 @@ class _Session:
         self.paths: list[tuple[int, ...]] = []  # their tokens from the sequence's start
 
     def tokens(self, count: int) -> tuple[int, ...]:
-        return tuple(int(token) for token in self.draw.integers(1, _VOCABULARY, size=count))
+        return tuple(int(token) for token in self.draw.integers(self.vocabulary, size=count))
 
     def chunk(self, end: int) -> _Work:
         """The prompt up to `end`."""
@@ -280,7 +279,7 @@ def compare(model: PreTrainedModel) -> tuple[float, bool]:
     forward = PackedForward(model, kv_bytes=1 << 40, max_slots=_SLOTS)
     pool = KvPool(forward.slots, forward.slot_bytes)
     draw = np.random.default_rng(0)
-    a, b, c = (_Session(pool, draw, length) for length in (11, 5, 17))
+    a, b, c = (_Session(pool, draw, model.config.vocab_size, length) for length in (11, 5, 17))
     packed: dict[tuple[int, ...], torch.Tensor] = {}
 
     def step(*work: _Work) -> None:

@@ -29,7 +29,7 @@ from nacre.engine.numerics import PADDED_ROWS
 from nacre.engine.packed import ATTENTION, PackedForward
 from nacre.engine.recompute import RecomputeForward
 from nacre.engine.rows import TIP, Admission, RowBlock, StepResult
-from nacre.errors import InvalidArgument, NacreError
+from nacre.errors import InvalidArgument, NacreError, Unimplemented
 
 DEFAULT_KV_BYTES = 1 << 30
 """Enough for some 500,000 tokens of the bundled target, 8,000 of an 8B model."""
@@ -77,13 +77,9 @@ class Engine:
         """
         if linear not in LINEARS:
             raise InvalidArgument(f"linear {linear!r} is not one of {', '.join(LINEARS)}", param="linear")
-        verdict = conformance.check(loaded.model.config)
-        self._forward: PackedForward | RecomputeForward
-        if verdict.conforms:
-            self._forward, linears = _packed(loaded, kv_bytes, linear, exact)
-        else:
-            self._forward, linears = RecomputeForward(loaded.model, kv_bytes=kv_bytes), "torch"
-        mode = numerics.settle(self._forward, loaded, linears=linears, exact=exact)
+        built = _build(loaded, kv_bytes, linear, exact)
+        self._forward = built.forward
+        mode = numerics.settle(built.forward, loaded, linears=built.linears, exact=exact, routed=built.routed)
         self._pool = KvPool(self._forward.slots, self._forward.slot_bytes, max_sequences)
         safe = conformance.safe_positions(loaded.model.config)
         self._vocab_size = loaded.vocab_size
@@ -99,8 +95,8 @@ class Engine:
             device=str(loaded.device),
             parameters=loaded.parameters,
             numerics=mode,
-            tree_mode=verdict.conforms,
-            tree_refusal=verdict.refusal,
+            tree_mode=not built.refusal,
+            tree_refusal=built.refusal,
             kv_bytes=self._forward.slots * self._forward.slot_bytes,
             fingerprint=_fingerprint(loaded, mode, versions),
         )
@@ -173,9 +169,7 @@ class Engine:
         held = self._pool.held(block.sequence)
         count = len(block.tokens)
         if count == 0:
-            raise InvalidArgument(
-                f"the block of sequence {held.id} has no rows; leave it out", param="tokens"
-            )
+            raise InvalidArgument(f"the block of sequence {held.id} has no rows; leave it out", param="tokens")
         self._check_tokens(block.tokens, "tokens")
         if not 0 <= block.logits_from <= count:
             raise InvalidArgument(
@@ -187,11 +181,7 @@ class Engine:
                 f"{len(block.parents)} parents for {count} rows; give one each, or none for a chain",
                 param="parents",
             )
-        if (
-            block.commit
-            and block.parents
-            and block.parents != (TIP, *range(held.next_row, held.next_row + count - 1))
-        ):
+        if block.commit and block.parents and block.parents != (TIP, *range(held.next_row, held.next_row + count - 1)):
             raise InvalidArgument(
                 "the rows of a prompt chunk must be a chain from the tip; leave parents out", param="parents"
             )
@@ -229,20 +219,45 @@ class Engine:
             )
 
 
-def _packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> tuple[PackedForward, str]:
-    """The packed pass of a conforming model, and the word for its linear layers."""
-    loaded.model.set_attn_implementation(ATTENTION)
-    whole = False
-    word = "torch"
+@dataclass(frozen=True, slots=True)
+class _Built:
+    forward: PackedForward | RecomputeForward
+    linears: str
+    routed: bool = False
+    refusal: str = ""
+
+
+def _build(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> _Built:
+    """The packed pass if the model's class and the model itself conform, else the slow way with the reason."""
+    model = loaded.model
+    before = model.config._attn_implementation
+    refusal = conformance.check(model.config).refusal
+    if not refusal:
+        try:
+            model.set_attn_implementation(ATTENTION)
+            built, forward = _build_packed(loaded, kv_bytes, linear, exact)
+        except Unimplemented as problem:
+            refusal = problem.message
+        else:
+            if numerics.agrees_with_plain(forward, loaded.vocab_size):
+                return built
+            refusal = f"packed logits of {loaded.model_id!r} are not those of the plain model"
+        model.set_attn_implementation(before)
+    return _Built(RecomputeForward(model, kv_bytes=kv_bytes), "torch", refusal=refusal)
+
+
+def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> tuple[_Built, PackedForward]:
+    model = loaded.model
+    word, whole, routed = "torch", False, any(parameter.dim() > 2 for parameter in model.parameters())
     if linear == "packed":
-        report = pack_model(loaded.model, threads=loaded.threads)
-        whole = not report.left
+        report = pack_model(model, threads=loaded.threads)
         if report.packed:
-            word = "packed" if whole else "mixed"
+            word = "mixed" if report.left else "packed"
+        whole = not report.left and numerics.is_aligned(model)
     min_rows = PADDED_ROWS if exact and not whole else 1
-    forward = PackedForward(loaded.model, kv_bytes=kv_bytes, min_rows=min_rows, threads=loaded.threads)
+    forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=loaded.threads)
     # Element-wise ops are torch's, so its instruction set belongs to the name even where the linears' bits do not care.
-    return forward, f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    return _Built(forward, f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}", routed), forward
 
 
 def _fingerprint(loaded: LoadedModel, mode: str, versions: Sequence[str]) -> str:

@@ -169,9 +169,7 @@ class KvPool:
                 refused.append((block, NotFound(f"sequence {block.sequence} is not open; open one first")))
                 continue
             if held.id in pinned:
-                refused.append(
-                    (block, InvalidArgument(f"sequence {held.id} has two blocks in one pass; send one"))
-                )
+                refused.append((block, InvalidArgument(f"sequence {held.id} has two blocks in one pass; send one")))
                 continue
             pinned[held.id] = held
             wanted = need + len(block.tokens)
@@ -272,9 +270,7 @@ class KvPool:
                 self._give(self._prefix.evict())
                 self._evicted_blocks += 1
                 continue
-            victims = (
-                held for held in self._held.values() if held.id not in pinned and (held.length or held.rows)
-            )
+            victims = (held for held in self._held.values() if held.id not in pinned and (held.length or held.rows))
             victim = min(victims, key=lambda held: held.stepped)
             self._strip(victim)
             self._evicted_sequences += 1

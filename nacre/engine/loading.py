@@ -109,13 +109,9 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str, str]:
             )
         return path, path.resolve().name, ""
     if path.exists():
-        raise InvalidArgument(
-            f"{source!r} is a file; give the directory that holds config.json and *.safetensors"
-        )
+        raise InvalidArgument(f"{source!r} is a file; give the directory that holds config.json and *.safetensors")
     if not source or source[0] in "./~" or source.count("/") > 1:
-        raise NotFound(
-            f"no directory {source!r}; give a Hugging Face model directory or a hub id like org/name"
-        )
+        raise NotFound(f"no directory {source!r}; give a Hugging Face model directory or a hub id like org/name")
     return _fetch(source, revision)
 
 
@@ -183,22 +179,16 @@ def _read_config(path: Path) -> PretrainedConfig:
     try:
         raw = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise FailedPrecondition(
-            f"{str(file)!r} is not readable JSON ({one_line(error)}); fetch it again"
-        ) from None
+        raise FailedPrecondition(f"{str(file)!r} is not readable JSON ({one_line(error)}); fetch it again") from None
     model_type = raw.get("model_type") if isinstance(raw, dict) else None
     if not model_type:
         raise FailedPrecondition(f"{str(file)!r} names no model_type; it is not a transformers model")
     if model_type not in transformers.CONFIG_MAPPING:
-        raise Unimplemented(
-            f"transformers {transformers.__version__} does not know the architecture {model_type!r}"
-        )
+        raise Unimplemented(f"transformers {transformers.__version__} does not know the architecture {model_type!r}")
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # noqa: BLE001 - a config's validators raise whatever they like
-        raise FailedPrecondition(
-            f"{str(file)!r} is not a valid {model_type!r} config ({one_line(error)})"
-        ) from None
+        raise FailedPrecondition(f"{str(file)!r} is not a valid {model_type!r} config ({one_line(error)})") from None
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise Unimplemented(f"{model_type!r} is not a causal language model; Nacre serves those only")
     return config
@@ -211,9 +201,7 @@ def _require_safetensors(path: Path) -> None:
         try:
             shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise FailedPrecondition(
-                f"{str(index)!r} is no shard index ({one_line(error)}); fetch it again"
-            ) from None
+            raise FailedPrecondition(f"{str(index)!r} is no shard index ({one_line(error)}); fetch it again") from None
         missing = [shard for shard in shards if not (path / shard).is_file()]
         if missing:
             raise FailedPrecondition(
@@ -249,17 +237,13 @@ def _read_weights(path: Path, config: PretrainedConfig, dtype: torch.dtype) -> P
     except ImportError as error:
         raise FailedPrecondition(f"loading {str(path)!r} needs another package ({one_line(error)})") from None
     except Exception as error:  # noqa: BLE001 - loaders of ~400 architectures raise whatever they like
-        raise FailedPrecondition(
-            f"the weights in {str(path)!r} do not fit their config ({one_line(error)})"
-        ) from None
+        raise FailedPrecondition(f"the weights in {str(path)!r} do not fit their config ({one_line(error)})") from None
     missing = sorted(report["missing_keys"])
     if missing:
         raise FailedPrecondition(
             f"the weights in {str(path)!r} lack {len(missing)} tensors, e.g. {missing[0]}; fetch the model again"
         )
-    strange = next(
-        (name for name, tensor in model.named_parameters() if not tensor.is_floating_point()), None
-    )
+    strange = next((name for name, tensor in model.named_parameters() if not tensor.is_floating_point()), None)
     if strange is not None:
         raise Unimplemented(f"{str(path)!r} has quantised weights ({strange}); use a float checkpoint")
     return model
@@ -275,13 +259,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InvalidArgument(
-            f"device {name!r} is no torch device; use cpu or cuda:0", param="device"
-        ) from None
+        raise InvalidArgument(f"device {name!r} is no torch device; use cpu or cuda:0", param="device") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InvalidArgument(
-            f"device {name!r} was asked for, but torch sees no CUDA device; use cpu", param="device"
-        )
+        raise InvalidArgument(f"device {name!r} was asked for, but torch sees no CUDA device; use cpu", param="device")
     return device
 
 

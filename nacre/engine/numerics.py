@@ -20,37 +20,64 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from nacre_kernels import PackedLinear
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from nacre.engine.kv_pool import KvPool
 from nacre.engine.loading import LoadedModel
-from nacre.engine.packed import PackedForward
+from nacre.engine.packed import PackedForward, attention_of
 from nacre.engine.recompute import RecomputeForward
 from nacre.engine.rows import TIP, RowBlock
+from nacre.errors import FailedPrecondition
 
 PADDED_ROWS = 8
+_MATRICES = (torch.nn.Linear, PackedLinear, Conv1D)
+_VECTOR_ELEMENTS = 64  # two AVX-512 registers of bf16, the largest step of torch's element-wise loops
 _PROBE_SLOTS = 128
 _GROUPS = (1, 2, 3, 5, 8, 9, 15, 16, 17, 33)  # row counts around every tile edge that kernels use
 _ROWS = 40
 _TEXT = 9
+_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}  # of the largest logit; wrong attention is off by about 1
 _KNOWN = 4  # text[: _KNOWN + 1] is always prefix; the rows from _KNOWN on are compared
 
 
 def settle(
-    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool
+    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool, routed: bool
 ) -> str:
-    """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact."""
+    """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact.
+
+    `routed` says that some matrices see only the rows routed to them (fused experts on torch): their row count
+    depends on every row of the pass, so a measurement of a few passes proves nothing.
+    """
     dtype = str(loaded.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
     if isinstance(forward, RecomputeForward):
         return f"exact/recompute/{dtype}"
     if not exact:
         return f"unchecked/{linears}/{dtype}"
-    for min_rows in sorted({forward.min_rows, PADDED_ROWS}):
+    for min_rows in () if routed else sorted({forward.min_rows, PADDED_ROWS}):
         forward.min_rows = min_rows
         if rows_are_independent(forward, loaded.vocab_size):
             guarantee = "exact" if min_rows == 1 else f"padded{min_rows}"
             return f"{guarantee}/{linears}/{dtype}"
     return f"unverified/{linears}/{dtype}"
+
+
+def agrees_with_plain(forward: PackedForward, vocab_size: int) -> bool:
+    """Whether the real model's packed logits are the plain model's, up to rounding.
+
+    The conformance probe has tested the class; this catches what only the real size or a multimodal wrapper breaks.
+    """
+    pool, small = _small_pool(forward)
+    text = _draw(vocab_size, seed=2)
+    packed = run(small, pool, RowBlock(pool.open("plain", ()), text, commit=True))
+    with attention_of(forward.model, "eager"), torch.inference_mode():
+        ids = torch.tensor([text], device=forward.device)
+        plain = forward.model(input_ids=ids, use_cache=False).logits[0].float()
+    if not bool(plain.isfinite().all()):
+        raise FailedPrecondition(
+            "the model's logits are not finite: its weights are corrupt, or too large for the dtype"
+        )
+    return float((packed - plain).abs().max()) <= _ROUNDING[forward.kv_dtype] * max(1.0, float(plain.abs().max()))
 
 
 def rows_are_independent(forward: PackedForward, vocab_size: int) -> bool:
@@ -63,7 +90,7 @@ def rows_are_independent(forward: PackedForward, vocab_size: int) -> bool:
 def _distinct_layers(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
     seen = set()
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear | PackedLinear | Conv1D):
+        if isinstance(module, _MATRICES):
             shape = (type(module), *_features(module))
             if shape not in seen:
                 seen.add(shape)
@@ -76,6 +103,20 @@ def _features(layer: torch.nn.Module) -> tuple[int, int]:
     return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
 
 
+def is_aligned(model: PreTrainedModel) -> bool:
+    """Whether every activation is a whole number of vector registers wide.
+
+    If not, torch computes exp and tanh at the end of a tensor by other instructions than in its middle: a difference in
+    a rare last bit, too rare to be left to a measurement. Padding keeps real rows away from the end.
+    """
+    head = model.get_output_embeddings()
+    return all(
+        _features(module)[1] % _VECTOR_ELEMENTS == 0
+        for module in model.modules()
+        if isinstance(module, _MATRICES) and module is not head
+    )
+
+
 def _layer_holds(layer: torch.nn.Module, forward: PackedForward) -> bool:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, _features(layer)[0], generator=generator).to(forward.kv_dtype).to(forward.device)
@@ -85,25 +126,15 @@ def _layer_holds(layer: torch.nn.Module, forward: PackedForward) -> bool:
             if group < forward.min_rows:
                 continue
             for start in (0, _ROWS - group):
-                if not torch.equal(
-                    layer(x[start : start + group].contiguous()), together[start : start + group]
-                ):
+                if not torch.equal(layer(x[start : start + group].contiguous()), together[start : start + group]):
                     return False
     return True
 
 
 def _model_holds(forward: PackedForward, vocab_size: int) -> bool:
     """The same text through differently composed passes of a small pool of its own."""
-    small = PackedForward(
-        forward.model,
-        kv_bytes=_PROBE_SLOTS * forward.slot_bytes,
-        min_rows=forward.min_rows,
-        threads=forward.threads,
-    )
-    pool = KvPool(small.slots, small.slot_bytes)
-    draw = np.random.default_rng(0)
-    text = tuple(int(token) for token in draw.integers(vocab_size, size=_TEXT))
-    noise = tuple(int(token) for token in draw.integers(vocab_size, size=_TEXT))
+    pool, small = _small_pool(forward)
+    text, noise = _draw(vocab_size, seed=0), _draw(vocab_size, seed=1)
     other = pool.open("other", ())
     ways = (
         _one_by_one(small, pool, text),
@@ -111,6 +142,21 @@ def _model_holds(forward: PackedForward, vocab_size: int) -> bool:
         _as_branch(small, pool, text, noise, other),
     )
     return all(torch.equal(ways[0], way) for way in ways[1:])
+
+
+def _small_pool(forward: PackedForward) -> tuple[KvPool, PackedForward]:
+    """The same model and padding over a few KV slots of its own."""
+    small = PackedForward(
+        forward.model,
+        kv_bytes=_PROBE_SLOTS * forward.slot_bytes,
+        min_rows=forward.min_rows,
+        threads=forward.threads,
+    )
+    return KvPool(small.slots, small.slot_bytes), small
+
+
+def _draw(vocab_size: int, seed: int) -> tuple[int, ...]:
+    return tuple(int(token) for token in np.random.default_rng(seed).integers(vocab_size, size=_TEXT))
 
 
 def run(forward: PackedForward, pool: KvPool, *blocks: RowBlock) -> torch.Tensor:
@@ -157,7 +203,5 @@ def _as_branch(
         tokens += [rival, token]
         parents += [at, at]
         at = first_row + len(tokens) - 1
-    branch = run(
-        forward, pool, RowBlock(other, noise[:3], logits_from=3), RowBlock(me, tuple(tokens), tuple(parents))
-    )
+    branch = run(forward, pool, RowBlock(other, noise[:3], logits_from=3), RowBlock(me, tuple(tokens), tuple(parents)))
     return torch.cat([first, branch[1::2]])

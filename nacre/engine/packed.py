@@ -7,8 +7,9 @@ transformers skip masks altogether, which is why only the attention function is 
 
 Rule: whatever a row may depend on is in its plan entry (its visible slots in position order) and its position.
 
-Padding. Where a layer's arithmetic depends on the number of rows (matrices that stay on torch), a pass is filled up to
-`min_rows` with dummy rows that see only a trash slot behind the pool.
+Padding. Where a layer's arithmetic depends on the number of rows (matrices that stay on torch), a pass is filled up
+to `min_rows` with dummy rows that see only a trash slot behind the pool. The last row of a padded pass is always a
+dummy: torch computes the last few elements of a tensor with other instructions than the rest, and they may differ.
 """
 
 from __future__ import annotations
@@ -114,9 +115,7 @@ class _Survey:
     ) -> torch.Tensor:
         layer = len(self.layers)
         if _LAYER in module.__dict__ and module.__dict__[_LAYER] != layer:
-            raise Unimplemented(
-                "one attention module is called twice in a pass; this model cannot run packed"
-            )
+            raise Unimplemented("one attention module is called twice in a pass; this model cannot run packed")
         module.__dict__[_LAYER] = layer
         store, _kept = self._seen.setdefault(key.data_ptr(), (layer, key))
         self.layers.append(LayerShape(store, key.shape[1], key.shape[3], value.shape[3], key.dtype))
@@ -166,20 +165,14 @@ class PackedForward:
         self.threads = threads
         self.device = next(model.parameters()).device
         self.layers = survey(model)
-        self.slot_bytes = sum(
-            shape.slot_bytes for layer, shape in enumerate(self.layers) if shape.store == layer
-        )
+        self.slot_bytes = sum(shape.slot_bytes for layer, shape in enumerate(self.layers) if shape.store == layer)
         self.slots = min(kv_bytes // self.slot_bytes, max_slots)
         self._stores = [shape.store for shape in self.layers]
         # One slot more than the pool hands out: padding rows write there.
         self._pools = {
             layer: (
-                torch.empty(
-                    self.slots + 1, shape.kv_heads, shape.key_dim, dtype=shape.dtype, device=self.device
-                ),
-                torch.empty(
-                    self.slots + 1, shape.kv_heads, shape.value_dim, dtype=shape.dtype, device=self.device
-                ),
+                torch.empty(self.slots + 1, shape.kv_heads, shape.key_dim, dtype=shape.dtype, device=self.device),
+                torch.empty(self.slots + 1, shape.kv_heads, shape.value_dim, dtype=shape.dtype, device=self.device),
             )
             for layer, shape in enumerate(self.layers)
             if shape.store == layer
@@ -280,7 +273,7 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
         prefixes.append(prefix)
         prefix_total += prefix.size
     slots = [placement.slots for placement in placed]
-    padding = min_rows - len(tokens)
+    padding = max(min_rows - len(tokens), 1) if min_rows > 1 else 0
     if padding > 0:
         zeros, ones = np.zeros(padding, np.int32), np.ones(padding, np.int32)
         tokens.extend([0] * padding)

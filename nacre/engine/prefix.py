@@ -30,9 +30,7 @@ class Block:
 
 def root_name(tenant: str) -> bytes:
     """The name that a tenant's first blocks continue."""
-    return hashlib.blake2b(
-        tenant.encode("utf-8", "surrogatepass"), digest_size=16, person=b"nacre-tenant"
-    ).digest()
+    return hashlib.blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=16, person=b"nacre-tenant").digest()
 
 
 def next_name(parent: bytes, tokens: np.ndarray) -> bytes:

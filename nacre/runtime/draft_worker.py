@@ -168,11 +168,13 @@ class DraftWorker:
 
     def _expansions(self, drafted: _Drafted) -> list[Expansion]:
         found = []
-        for node, survival in drafted.session.frontier(self._batch):
+        for node in drafted.session.frontier(self._batch):
             tokens: list[int] = []
             ids: list[int] = []
+            survival = 1.0
             step = node
             while step.parent is not None:
+                survival *= step.survival
                 tokens.append(step.token)
                 ids.append(step.id)
                 step = step.parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import grpc
 
@@ -70,9 +71,9 @@ async def draft_for_session(
     outgoing = Outgoing()
     try:
         await call.write(pb.SessionRequest(join=pb.Join(handshake=handshake, ticket=ticket, method=method)))
-        event = await call.read()
-        if event is grpc.aio.EOF or event.WhichOneof("body") != "opened":
-            await _raise_status(call, address)
+        events = aiter(call)
+        event = await anext(events, None)
+        if event is None or event.WhichOneof("body") != "opened":
             raise Internal(f"{address} answered Join with something else than Opened")
         opened = event.opened
         messages.check_handshake(opened.handshake, handshake)
@@ -86,7 +87,7 @@ async def draft_for_session(
             admitted.set_result(opened.session_id)
         writer = asyncio.ensure_future(_write(call, outgoing))
         try:
-            await _read(call, worker, number, writer)
+            await _read(events, worker, number, writer)
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -98,8 +99,8 @@ async def draft_for_session(
         call.cancel()
 
 
-async def _read(call, worker: DraftWorker, number: int, writer: asyncio.Future[None]) -> None:
-    async for event in call:
+async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int, writer: asyncio.Future[None]) -> None:
+    async for event in events:
         match event.WhichOneof("body"):
             case "commit":
                 worker.committed(number, messages.commit_from_wire(event.commit))
@@ -120,24 +121,3 @@ async def _write(call, outgoing: Outgoing) -> None:
             await call.write(pb.SessionRequest(draft=messages.draft_to_wire(draft)))
         except asyncio.InvalidStateError:  # the call has ended; its reader says why
             return
-
-
-async def _raise_status(call, address: str) -> None:
-    code = await call.code()
-    if code is not grpc.StatusCode.OK:
-        details = await call.details()
-        raise error_of(_Status(code, details), address)
-
-
-class _Status(grpc.RpcError):
-    """A finished call's status in the shape of the exception that a failing read raises."""
-
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
-        super().__init__()
-        self._code, self._details = code, details
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return self._details

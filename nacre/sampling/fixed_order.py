@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 # e^0 as a fixed-point integer. Sums of such integers do not depend on the order of summation, and a sum over a
 # vocabulary of up to 2^22 ids stays below 2^63.
@@ -91,6 +92,8 @@ _EXP_FIRST = _f32(1.9875691500e-4)
 _EXP_REST = tuple(
     _f32(c) for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 )
+# The exponential of so many numbers at a time stays in the near caches.
+_CHUNK = 8192
 # e^-32 is 2^-46: below half of one unit of mass, so everything under it counts as nothing.
 _NO_MASS = -32.0
 
@@ -133,3 +136,8 @@ def exp_mass(d: Any, ops: ArrayOps = NUMPY) -> Any:
     y = (y * (x * x) + x) + 1.0
     power_of_two = ops.from_bits((ops.f32_to_i32(n) + (127 + MASS_BITS)) << 23)
     return ops.to_i64(ops.rint(y * power_of_two))
+
+
+def mass_below(row: npt.NDArray[np.float32], top: np.float32) -> int:
+    """The sum of `exp_mass(row - top)`, for a numpy vector of any length."""
+    return sum(int(exp_mass(row[start : start + _CHUNK] - top).sum()) for start in range(0, len(row), _CHUNK))

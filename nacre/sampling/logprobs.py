@@ -10,18 +10,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nacre.sampling.fixed_order import MASS_ONE, exp_mass, ln32
-from nacre.sampling.processors import CHUNK
+from nacre.sampling.fixed_order import MASS_ONE, ln32
 from nacre.sampling.race_noise import F32Array, I64Array
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
-
-
-def row_mass(logits: F32Array, top: np.float32) -> int:
-    """Z of one row, times 2^40."""
-    return sum(
-        int(exp_mass(logits[start : start + CHUNK] - top).sum()) for start in range(0, len(logits), CHUNK)
-    )
 
 
 def log_normalizers(row_masses: list[int]) -> F32Array:

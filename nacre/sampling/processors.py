@@ -25,19 +25,18 @@ from typing import Any
 
 import numpy as np
 
-from nacre.sampling.fixed_order import MASS_ONE, NUMPY, ArrayOps, exp_mass
+from nacre.sampling.fixed_order import MASS_ONE, NUMPY, ArrayOps, exp_mass, mass_below
 from nacre.sampling.params import RowContext, SamplingParams
 from nacre.sampling.race_noise import F32Array, I64Array
 
 PROCESSOR_VERSION = 1
 
-# The exponential of so many numbers at a time stays in the first-level cache.
-CHUNK = 8192
-
 _LOWEST = np.float32(np.finfo(np.float32).min)
 # The search for the crossing of top-p looks at x in steps of 1/8 down to 32 below the best.
 _STRETCHES_PER_NAT = np.float32(8)
 _STRETCHES = 257
+# Ids so far below the best rarely matter to top-p; they are looked at if they do.
+_NEAR = np.float32(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +121,6 @@ def edit_row(row: F32Array, context: RowContext, plan: ProcessorPlan) -> None:
         row[plan.banned_ids] = -np.inf
 
 
-def masses(d: F32Array) -> I64Array:
-    """`exp_mass` of a long vector, in pieces that fit the cache."""
-    if len(d) <= CHUNK:
-        return exp_mass(d)  # type: ignore[no-any-return]
-    return np.concatenate([exp_mass(d[start : start + CHUNK]) for start in range(0, len(d), CHUNK)])
-
-
 def truncate_row(row: F32Array, params: SamplingParams, inverse_temperature: np.float32) -> None:
     """Steps 5 to 8, in place: minus infinity for all that does not survive. The row itself is not scaled."""
     kept = survivors(row * inverse_temperature, params)
@@ -140,20 +132,16 @@ def truncate_row(row: F32Array, params: SamplingParams, inverse_temperature: np.
 def survivors(x: F32Array, params: SamplingParams) -> I64Array:
     """Steps 6 to 8: the ids of a scaled row that stay, in no particular order."""
     top = x.max()
-    ids = np.flatnonzero(x >= _LOWEST)
-    if 0 < params.top_k < len(ids):
+    ids = None
+    if 0 < params.top_k < len(x):
         ids = _top_k(x, params.top_k)
-    elif params.top_p >= 1.0:  # then only min-p is on, and few ids come near it
-        ids = np.flatnonzero(x >= float(top) + math.log(params.min_p) - 1e-5 - 1e-6 * abs(float(top)))
-    x = x[ids]
-    if params.top_p < 1.0 or params.min_p > 0.0:
-        mass = masses(x - top)
-        if params.top_p < 1.0:
-            kept = _top_p(x, mass, top, params.top_p)
-            ids, mass = ids[kept], mass[kept]
-        if params.min_p > 0.0:
-            ids = ids[mass >= min_p_mass(params)]
-    return ids
+    if params.top_p < 1.0:
+        ids = _top_p(x, top, params.top_p) if ids is None else ids[_top_p(x[ids], top, params.top_p)]
+    if params.min_p > 0.0:
+        if ids is None:  # all that could pass, found without an exponential
+            ids = np.flatnonzero(x >= float(top) + math.log(params.min_p) - 1e-5 - 1e-6 * abs(float(top)))
+        ids = ids[exp_mass(x[ids] - top) >= min_p_mass(params)]
+    return np.arange(len(x)) if ids is None else ids
 
 
 def min_p_mass(params: SamplingParams) -> int:
@@ -162,18 +150,25 @@ def min_p_mass(params: SamplingParams) -> int:
 
 
 def _top_k(x: F32Array, k: int) -> I64Array:
-    kth = np.partition(x, len(x) - k)[len(x) - k]
+    """The k best by (x descending, id ascending), ascending; minus infinity never counts."""
+    kth = max(np.partition(x, len(x) - k)[len(x) - k], _LOWEST)
     above = np.flatnonzero(x > kth)
-    return np.concatenate([above, np.flatnonzero(x == kth)[: k - len(above)]])
+    return np.sort(np.concatenate([above, np.flatnonzero(x == kth)[: k - len(above)]]))
 
 
-def _top_p(x: F32Array, mass: I64Array, top: np.float32, p: float) -> I64Array:
-    """Indices (into ids in ascending order) of the shortest prefix by (x descending, id ascending) with p of the mass.
+def _top_p(x: F32Array, top: np.float32, p: float) -> I64Array:
+    """Indices of the shortest prefix by (x descending, index ascending) that holds p of the mass.
 
     Only the stretch of x in which the crossing falls is sorted: all above stays, all below goes.
     """
-    total = int(mass.sum())
+    total = mass_below(x, top)
     share = min(math.ceil(p * total), total)
+    for depth in (_NEAR, np.float32(np.inf)):
+        near = np.flatnonzero(x >= max(top - depth, _LOWEST))
+        mass = exp_mass(x[near] - top)
+        if int(mass.sum()) >= share:
+            break
+    x = x[near]
     stretch = np.minimum((top - x) * _STRETCHES_PER_NAT, _STRETCHES - 1).astype(np.int64)
     # Sums of floats find the stretch but for rounding, sums of integers settle it.
     about = np.cumsum(np.bincount(stretch, weights=mass, minlength=_STRETCHES))
@@ -189,4 +184,4 @@ def _top_p(x: F32Array, mass: I64Array, top: np.float32, p: float) -> I64Array:
             break
     inside = inside[np.lexsort((inside, -x[inside]))]
     length = int(np.searchsorted(np.cumsum(mass[inside]), share - above)) + 1
-    return np.concatenate([np.flatnonzero(stretch < crossing), inside[:length]])
+    return near[np.concatenate([np.flatnonzero(stretch < crossing), inside[:length]])]

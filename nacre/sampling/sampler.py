@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nacre.errors import Internal, NacreError
-from nacre.sampling.logprobs import best_of, log_normalizers, logprob, row_mass, top_candidates
+from nacre.sampling.fixed_order import mass_below
+from nacre.sampling.logprobs import best_of, log_normalizers, logprob, top_candidates
 from nacre.sampling.params import Choice, RowContext, UnusableLogits
 from nacre.sampling.processors import ProcessorPlan, edit_row, plan_of, truncate_row
 from nacre.sampling.race import find_candidates, perturbed, race_winners
@@ -120,7 +121,7 @@ def _with_logprobs(
 ) -> list[Choice]:
     choices = [Choice(token) for token in tokens.tolist()]
     asked = [r for r, row in enumerate(rows) if row.top_logprobs >= 0]
-    normalizers = log_normalizers([row_mass(logits[r], raw_top[r]) for r in asked])
+    normalizers = log_normalizers([mass_below(logits[r], raw_top[r]) for r in asked])
     chosen = logprob(logits[asked, tokens[asked]], raw_top[asked], normalizers)
     for r, normalizer, value in zip(asked, normalizers, chosen.tolist(), strict=True):
         best: tuple[tuple[int, float], ...] = ()

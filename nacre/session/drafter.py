@@ -94,7 +94,8 @@ class DrafterSession:
             self._numbers.pop(node.id, None)
         # Only the tip stays addressable; the trunk above it is settled.
         self._nodes = {node.id: node for node in (self.tree.tip, *self.tree.nodes())}
-        self._extended &= self._nodes.keys()
+        # A leaf whose guesses found no room, or were too unlikely from the old tip, may be asked again.
+        self._extended = {i for i in self._extended if i in self._nodes and self._nodes[i].children}
         return Rollback(tuple(tokens), tuple(node.id for node in moved.trunk), len(moved.dead))
 
     def reanchored(self, reanchor: Reanchor) -> None:

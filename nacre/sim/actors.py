@@ -30,13 +30,14 @@ class DrafterSpec:
     """A drafter: `kind` is "honest" or the name of a malice; the rest is its dials and its bad luck.
 
     `acceptance[k]`: chance that the right token is among its best k + 1 guesses. `step_s`: time of one proposer call,
-    for up to `batch` nodes. `model`: drafters of one model guess alike. `cut_at_s`: when its stream is lost.
+    for up to `batch` nodes, each looked `reach` tokens ahead. `model`: drafters of one model guess alike. `cut_at_s`: when its stream is lost.
     """
 
     kind: str = "honest"
     acceptance: tuple[float, ...] = (0.7,)
     step_s: float = 0.002
     batch: int = 1
+    reach: int = 1
     model: int = 0
     limits: DrafterLimits = DrafterLimits()  # noqa: RUF009  a frozen value
     link: LinkSpec = LinkSpec()  # noqa: RUF009  a frozen value
@@ -70,6 +71,7 @@ class OwnerActor:
     """Opens a session and must end up with exactly the reference's text."""
 
     retry_s = 0.01
+    notice_s = 0.05  # an end may take this long to see that its stream is dead
     max_attempts = 64
 
     def __init__(
@@ -183,7 +185,7 @@ class OwnerActor:
 
     def _cut(self) -> None:
         if self.stream is not None and not self.done:
-            self.stream.cut(notice_s=self.retry_s)
+            self.stream.cut(self.notice_s)
 
     def _cancel(self) -> None:
         if self.stream is not None and not self.done:
@@ -192,13 +194,14 @@ class OwnerActor:
     def _vanish(self) -> None:
         self._gone = True
         if self.stream is not None:
-            self.stream.cut(notice_s=self.retry_s)
+            self.stream.cut(self.notice_s)
 
 
 class DrafterActor:
     """An honest drafter of one session."""
 
     retry_s = 0.02
+    notice_s = 0.05
     max_attempts = 16
 
     def __init__(self, world: World, name: str, spec: DrafterSpec, proposer: Proposer, *, checked: bool = True) -> None:
@@ -218,7 +221,7 @@ class DrafterActor:
         self._welcome = False  # nothing is sent before the verifier has answered the Join
         self._stepping = False
         for time_s in spec.cut_at_s:
-            world.at(time_s, lambda: self.stream.cut(notice_s=self.retry_s) if self.stream else None)
+            world.at(time_s, lambda: self.stream.cut(self.notice_s) if self.stream else None)
 
     def attach(self, verifier: VerifierActor, ticket: str) -> None:
         """The session lives there. A drafter that knows it already goes on with its tree."""

@@ -22,9 +22,11 @@ def random_scenario(seed: int) -> Scenario:
     dice = Dice(mix(seed, 77))
     vocab_size = dice.pick((3, 5, 16, 64))
     verifiers = tuple(_verifier(dice) for _ in range(dice.pick((1, 1, 2, 3))))
+    # A pass of 1.5 tokens or so: most faults strike while the text is being written.
+    busy_s = _LARGEST_OUTPUT / 2 * max(spec.pass_time(spec.row_budget) for spec in verifiers) / 1.5
     if len(verifiers) > 1:  # the last one is healthy: somewhere the text can be finished
-        verifiers = (*(_mortal(spec, dice) for spec in verifiers[:-1]), verifiers[-1])
-    sessions = tuple(_session(dice, vocab_size) for _ in range(1 + dice.below(3)))
+        verifiers = (*(_mortal(spec, dice, busy_s) for spec in verifiers[:-1]), verifiers[-1])
+    sessions = tuple(_session(dice, vocab_size, busy_s) for _ in range(1 + dice.below(3)))
     return Scenario(seed, verifiers, sessions, vocab_size)
 
 
@@ -39,34 +41,33 @@ def _verifier(dice: Dice) -> VerifierSpec:
     )
 
 
-def _mortal(spec: VerifierSpec, dice: Dice) -> VerifierSpec:
+def _mortal(spec: VerifierSpec, dice: Dice, busy_s: float) -> VerifierSpec:
     return VerifierSpec(
         row_budget=spec.row_budget,
         pass_time=spec.pass_time,
         limits=spec.limits,
         grace_s=spec.grace_s,
         failed_pass=spec.failed_pass,
-        crash_at_s=dice.between(0.0, 0.6) if dice.chance(0.6) else None,
+        crash_at_s=dice.between(0.0, busy_s) if dice.chance(0.6) else None,
     )
 
 
-def _session(dice: Dice, vocab_size: int) -> SessionSpec:
-    spans_s = 0.8
+def _session(dice: Dice, vocab_size: int, busy_s: float) -> SessionSpec:
     return SessionSpec(
         prompt=tuple(dice.below(vocab_size) for _ in range(1 + dice.below(_LARGEST_PROMPT))),
         max_tokens=1 + dice.below(_LARGEST_OUTPUT),
         stop_ids=frozenset({dice.below(vocab_size)}) if dice.chance(0.3) else frozenset(),
         keep_choices=dice.chance(0.3),
-        drafters=tuple(_drafter(dice, spans_s) for _ in range(dice.pick((0, 1, 1, 2, 3)))),
+        drafters=tuple(_drafter(dice, busy_s) for _ in range(dice.pick((0, 1, 1, 2, 3)))),
         link=_link(dice),
         starts_at_s=dice.between(0.0, 0.1),
-        cut_at_s=tuple(dice.between(0.0, spans_s) for _ in range(dice.pick((0, 0, 1, 3)))),
-        cancel_at_s=dice.between(0.0, spans_s) if dice.chance(0.1) else None,
-        gone_at_s=dice.between(0.0, spans_s) if dice.chance(0.05) else None,
+        cut_at_s=tuple(dice.between(0.0, busy_s) for _ in range(dice.pick((0, 0, 1, 3)))),
+        cancel_at_s=dice.between(0.0, busy_s) if dice.chance(0.1) else None,
+        gone_at_s=dice.between(0.0, busy_s) if dice.chance(0.05) else None,
     )
 
 
-def _drafter(dice: Dice, spans_s: float) -> DrafterSpec:
+def _drafter(dice: Dice, busy_s: float) -> DrafterSpec:
     evil = dice.chance(0.35)
     likely = dice.between(0.2, 1.0)
     acceptance = dice.pick(((likely,), (1.0,), (likely, likely + (1 - likely) / 2), (0.5, 0.75, 0.9, 1.0)))
@@ -75,11 +76,12 @@ def _drafter(dice: Dice, spans_s: float) -> DrafterSpec:
         acceptance=acceptance,
         step_s=dice.pick((0.0005, 0.002, 0.01)),
         batch=dice.pick((1, 1, 4)),
+        reach=dice.pick((1, 1, 3)),
         model=dice.below(2),
         limits=DrafterLimits(window_nodes=dice.pick((1, 4, 16, 64)), nodes_per_draft=dice.pick((1, 3, 64))),
         link=_link(dice),
         starts_at_s=dice.between(0.0, 0.2) if dice.chance(0.3) else 0.0,
-        cut_at_s=tuple(dice.between(0.0, spans_s) for _ in range(dice.pick((0, 0, 1, 2)))),
+        cut_at_s=tuple(dice.between(0.0, busy_s) for _ in range(dice.pick((0, 0, 1, 2)))),
     )
 
 

@@ -74,21 +74,25 @@ class ToyEngine:
 class DialledProposer:
     """A guesser whose chance to name the right token is dialled.
 
-    `acceptance[k]` is the chance that the right token is among its best k + 1 guesses; it offers that many rivals.
-    Luck is a hash of (key, prefix): two guessers of one key are one model. Guarantee: exact (a guess never decides).
+    `acceptance[k]` is the chance that the right token is among its best k + 1 guesses; it offers that many rivals, and
+    goes on below the best one until it has looked `reach` tokens ahead. Luck is a hash of (key, prefix): two guessers
+    of one key are one model. Guarantee: exact (a guess never decides).
     """
 
-    def __init__(self, target: ToyTarget, *, key: int, acceptance: Sequence[float], batch: int = 1) -> None:
+    def __init__(
+        self, target: ToyTarget, *, key: int, acceptance: Sequence[float], batch: int = 1, reach: int = 1
+    ) -> None:
         self._target = target
         self._key = key
-        self._acceptance = tuple(acceptance)
-        self._states: dict[int, int] = {}
+        self._acceptance = tuple(acceptance)[: target.vocab_size - 1]
         self._batch = batch
+        self._reach = reach
+        self._states: dict[int, int] = {}
 
     @property
     def traits(self) -> ProposerTraits:
         shape = "tree" if len(self._acceptance) > 1 else "chain"
-        return ProposerTraits(name="dialled", shape=shape, batch=self._batch, reach=1)
+        return ProposerTraits(name="dialled", shape=shape, batch=self._batch, reach=self._reach)
 
     def open(self, session: int, context: DraftContext) -> None:
         self._states[session] = self._target.read(context.tokens)
@@ -107,12 +111,22 @@ class DialledProposer:
         state = self._states[item.session]
         for token in item.path_tokens:
             state = self._target.advance(state, token)
+        guesses: list[Guess] = []
+        parent = TIP
+        for _ in range(self._reach):
+            best = len(guesses)
+            guesses.extend(Guess(token, survival, parent) for token, survival in self._rivals(state))
+            state = self._target.advance(state, guesses[best].token)
+            parent = best
+        return guesses
+
+    def _rivals(self, state: int) -> list[tuple[int, float]]:
         right = self._target.choose(state).token
         luck = unit(mix(self._key, state))
-        guesses: list[Guess] = []
+        rivals: list[tuple[int, float]] = []
         below = 0.0
-        for rank, reached in enumerate(self._acceptance[: self._target.vocab_size - 1]):
+        for rank, reached in enumerate(self._acceptance):
             token = right if below <= luck < reached else (right + 1 + rank) % self._target.vocab_size
-            guesses.append(Guess(token, reached - below, TIP))
+            rivals.append((token, reached - below))
             below = reached
-        return guesses
+        return rivals

@@ -51,14 +51,16 @@ class VerifierSpec:
 
 @dataclass(slots=True)
 class Tally:
-    """What a session took on one verifier."""
+    """What a session took on one verifier: passes and rows, and what became of guesses and drafts."""
 
     passes: int = 0
     rows: int = 0
-    planned: int = 0
-    matched: int = 0
-    guesses: int = 0
-    refused: int = 0
+    verified_guesses: int = 0
+    accepted_guesses: int = 0
+    live_guesses: int = 0
+    late_guesses: int = 0
+    dead_guesses: int = 0
+    refused_drafts: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -227,13 +229,15 @@ class VerifierActor:
         try:
             received = hosted.session.draft(ordinal, draft)
         except NacreError as error:
-            hosted.tally.refused += 1
+            hosted.tally.refused_drafts += 1
             if hosted.checks is not None:
                 hosted.checks.refused(ordinal, draft)
             self._refuse(stream, error)
             self._leave(hosted, stream)
             return
-        hosted.tally.guesses += len(draft.tokens)
+        hosted.tally.live_guesses += received.live
+        hosted.tally.late_guesses += received.late
+        hosted.tally.dead_guesses += received.dead
         if hosted.checks is not None:
             hosted.checks.drafted(ordinal, draft, received)
 
@@ -332,8 +336,8 @@ class VerifierActor:
         hosted.engine.advance(resolution.path)
         hosted.waiting_since_s = self.world.now_s
         hosted.tally.passes += 1
-        hosted.tally.planned += resolution.planned
-        hosted.tally.matched += resolution.matched
+        hosted.tally.verified_guesses += resolution.planned
+        hosted.tally.accepted_guesses += resolution.matched
         if hosted.checks is not None:
             hosted.checks.resolved(plan, resolution)
         for stream in (hosted.owner, *hosted.drafters):

@@ -47,7 +47,5 @@ class Windows:
     def _window(self, index: int) -> Tensor:
         epoch, place = divmod(index, self._per_epoch)
         draw = np.random.default_rng((self._seed, self._length, epoch))
-        start = (
-            int(draw.integers(self._length)) + int(draw.permutation(self._per_epoch)[place]) * self._length
-        )
+        start = int(draw.integers(self._length)) + int(draw.permutation(self._per_epoch)[place]) * self._length
         return self._stream[start : start + self._length + 1]

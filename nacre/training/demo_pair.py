@@ -3,8 +3,8 @@ cards.
 
 Stages, each finished before the next and none done twice: plan -> tokenizer -> target -> draft -> figures
 and cards. A run that was killed is continued by calling again with the same `out`; the plan (shapes, steps,
-seed) is written first and stays as it was. Every stage is seeded; the same interpreter, torch and thread
-count give the same files.
+seed) is written first and stays as it was. Every stage is seeded; the same interpreter and torch give the same files,
+whatever the number of threads.
 
     out/demo-target, out/demo-draft     the product: ordinary Hugging Face directories
     out/held_out.json                   the modules that no stage has seen
@@ -32,6 +32,7 @@ from nacre.training.distill import Recipe, distil_draft, start_from_target
 from nacre.training.evaluate import held_out_loss, race_acceptance
 from nacre.training.lean_llama import LeanLlama, Shape, load_hugging_face, save_hugging_face
 from nacre.training.loop import Report
+from nacre.training.parallel import Workers
 from nacre.training.pretrain import PHASES, Phase, train_target
 
 TEMPERATURES = (1.0, 0.7, 0.0)
@@ -128,20 +129,11 @@ def train_demo_pair(
         raise InvalidArgument(f"threads is {threads}, must be at least 1", param="threads")
     work = out / "training"
     if not resume and (work / "plan.json").exists():
-        raise FailedPrecondition(
-            f"{out} already holds a run; resume it or choose another directory", param="out"
-        )
-    _write_plan(
-        work / "plan.json", quick=quick, target_steps=target_steps, draft_steps=draft_steps, seed=seed
-    )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with _reporting(report) as reporting:
-            run = _Run(out, scale, target_steps, draft_steps, seed, reporting, stop_after)
-            return run.all_stages()
-    finally:
-        torch.set_num_threads(before)
+        raise FailedPrecondition(f"{out} already holds a run; resume it or choose another directory", param="out")
+    _write_plan(work / "plan.json", quick=quick, target_steps=target_steps, draft_steps=draft_steps, seed=seed)
+    with _reporting(report) as reporting, Workers(threads) as workers:
+        run = _Run(out, scale, (target_steps, draft_steps), seed, workers, reporting, stop_after)
+        return run.all_stages()
 
 
 class _Run:
@@ -151,15 +143,14 @@ class _Run:
         self,
         out: Path,
         scale: Scale,
-        target_steps: int,
-        draft_steps: int,
+        steps: tuple[int, int],
         seed: int,
+        workers: Workers,
         report: Report,
         stop_after: int | None,
     ) -> None:
         self._out, self._scale, self._seed, self._report = out, scale, seed, report
-        self._steps = (target_steps, draft_steps)
-        self._stop_after = stop_after
+        self._steps, self._workers, self._stop_after = steps, workers, stop_after
         modules = standard_library()
         self._train = [module for module in modules if not module.held_out][: scale.module_limit]
         self._held_out = [module for module in modules if module.held_out][: scale.module_limit]
@@ -178,9 +169,7 @@ class _Run:
         folder = self._out / "training" / "tokenizer"
         if not (folder / "tokenizer.json").exists():
             texts = (module.text() for module in self._train)
-            save_tokenizer(
-                train_bpe(texts, self._scale.target.vocab), folder, self._scale.target.max_positions
-            )
+            save_tokenizer(train_bpe(texts, self._scale.target.vocab), folder, self._scale.target.max_positions)
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def _make_target(self) -> LeanLlama | None:
@@ -191,6 +180,7 @@ class _Run:
             steps=self._steps[0],
             checkpoint=self._out / "training" / "target.safetensors",
             seed=self._seed,
+            workers=self._workers,
             phases=self._scale.phases,
             report=self._report,
             stop_after=self._stop_after,
@@ -210,6 +200,7 @@ class _Run:
             steps=self._steps[1],
             checkpoint=self._out / "training" / "draft.safetensors",
             seed=self._seed + 100,
+            workers=self._workers,
             recipe=self._scale.recipe,
             report=self._report,
             stop_after=self._stop_after,
@@ -224,15 +215,15 @@ class _Run:
         prompts = [self._tokenizer.encode(text).ids[: scale.prompt_tokens] for text in texts]
         pair = []
         for done, temperature in enumerate(TEMPERATURES):
-            pair.append(race_acceptance(target, draft, prompts, temperature, depth=scale.continuation))
+            pair.append(race_acceptance(target, draft, prompts, temperature, self._workers, depth=scale.continuation))
             self._report("figures", done + 1, len(TEMPERATURES), pair[-1].by_children[1])
         short, long = scale.phases[0].length, scale.target.max_positions // 2
         figures = Figures(
             short_window=short,
-            target_loss=held_out_loss(target, self._unseen, short),
+            target_loss=held_out_loss(target, self._unseen, short, self._workers),
             long_window=long,
-            target_long_loss=held_out_loss(target, self._unseen, long),
-            draft_loss=held_out_loss(draft, self._unseen, short),
+            target_long_loss=held_out_loss(target, self._unseen, long, self._workers),
+            draft_loss=held_out_loss(draft, self._unseen, short, self._workers),
             pair=tuple(pair),
         )
         race_temperature = round(pair[0].race_temperature, 4)

@@ -137,9 +137,7 @@ class Distillation:
         """The loss of every shard of the step's batch."""
         if step // self._refresh >= int(self.state["chunks"]):
             self._write_chunk(int(self.state["chunks"]))
-        batch = (
-            self._corpus.batch(step)[:, :-1] if step % self._recipe.corpus_every == 0 else self._pooled(step)
-        )
+        batch = self._corpus.batch(step)[:, :-1] if step % self._recipe.corpus_every == 0 else self._pooled(step)
         late = max(0.0, min(1.0, 2.5 * step / self._steps - 1.0))
         weight = self._recipe.total_variation * late
         return [partial(self._loss, part, weight) for part in batch.chunk(SHARDS)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,23 +22,23 @@ from torch import Tensor
 
 from nacre.sampling.race_noise import noise_at
 from nacre.training.lean_llama import Cache, LeanLlama
+from nacre.training.parallel import Workers
 
 CHILDREN = (1, 2, 4, 8)
 DEPTHS = 8
 
 
-@torch.no_grad()
-def held_out_loss(model: LeanLlama, stream: Tensor, window: int) -> float:
+def held_out_loss(model: LeanLlama, stream: Tensor, window: int, workers: Workers) -> float:
     """Mean nats per token over `stream`, cut into windows that share no context."""
-    window = min(window, len(stream) - 1)
     starts = range(0, len(stream) - window, window)
-    assert len(starts) > 0, "the stream is shorter than one window"
-    total = 0.0
-    for start in starts:
+    assert len(starts) > 0, f"{len(stream)} tokens are less than one window of {window}"
+
+    @torch.no_grad()
+    def loss(start: int) -> float:
         piece = stream[start : start + window + 1]
-        logits = model.logits(model(piece[None, :-1]))[0]
-        total += float(F.cross_entropy(logits, piece[1:]))
-    return total / len(starts)
+        return float(F.cross_entropy(model.logits(model(piece[None, :-1]))[0], piece[1:]))
+
+    return float(np.mean(workers.map(loss, starts)))
 
 
 @torch.no_grad()
@@ -58,9 +59,7 @@ class Continuation:
 
 
 @torch.no_grad()
-def continue_prompt(
-    target: LeanLlama, prompt: Sequence[int], temperature: float, depth: int, key: int
-) -> Continuation:
+def continue_prompt(target: LeanLlama, prompt: Sequence[int], temperature: float, depth: int, key: int) -> Continuation:
     """The target's own race-sampled text, exactly as it would be served from these weights in fp32."""
     noise = None if temperature == 0 else race_noise(target.shape.vocab, key, len(prompt), depth)
     cache = Cache(target.shape, 1, len(prompt) + depth)
@@ -88,49 +87,70 @@ class Acceptance:
     repeated_4grams: float
 
 
-@torch.no_grad()
 def race_acceptance(
     target: LeanLlama,
     draft: LeanLlama,
     prompts: Sequence[Sequence[int]],
     temperature: float,
+    workers: Workers,
     *,
     depth: int = 96,
     children: Sequence[int] = CHILDREN,
     seed: int = 1,
 ) -> Acceptance:
-    """Acceptance of the draft's best 1, 2, ... children at every place of the target's continuations of
-    `prompts`.
+    """Acceptance of the draft's best 1, 2, ... children at every place of the target's continuations.
 
-    `by_children[k]` is the share of places where the target's token is among the draft's best k;
-    `by_depth[d]` the share with one child at depth d + 1, given that all before were accepted; `overlap` is
-    1 - TV.
+    `by_children[k]` is the share of places where the target's token is among the draft's best k; `by_depth[d]`
+    the share with one child at depth d + 1, given that all before were accepted; `overlap` is 1 - TV. Each of
+    `prompts` is continued by `depth` tokens, at least DEPTHS.
     """
-    ranks, overlaps, runs, scores, grams = [], [], [], [], []
-    for index, prompt in enumerate(prompts):
-        text = continue_prompt(target, prompt, temperature, depth, seed * 1_000_003 + index)
-        drawn = text.tokens[text.prompt_length :]
-        here = slice(text.prompt_length - 1, -1)
-        log_q = draft.logits(draft(text.tokens[None]))[0, here].log_softmax(-1)  # [depth, vocab]
-        log_p = target.logits(target(text.tokens[None]))[0, here].log_softmax(-1)
-        divide = temperature if temperature > 0 else 1.0
-        guess = log_q / divide if text.noise is None else log_q / divide + text.noise
-        rank = (guess > guess.gather(1, drawn[:, None])).sum(-1)
-        p, q = (log_p / divide).softmax(-1), (log_q / divide).softmax(-1)
-        ranks.append(rank)
-        overlaps.append(torch.minimum(p, q).sum(-1))
-        runs.append(rank == 0)
-        scores.append((guess, drawn))
-        grams.append(_repeated_4grams(drawn.tolist()))
-    rank = torch.cat(ranks)
+    assert depth >= DEPTHS
+    read = partial(_read_continuation, target, draft, temperature, depth, seed)
+    places = workers.map(read, enumerate(prompts))
+    rank = torch.cat([place.rank for place in places])
     return Acceptance(
         temperature=temperature,
         positions=len(rank),
-        by_children={k: float((rank < k).float().mean()) for k in children},
-        by_depth=_by_depth(torch.stack(runs)),
-        overlap=float(torch.cat(overlaps).mean()),
-        race_temperature=_fit_race_temperature(scores),
-        repeated_4grams=float(np.mean(grams)),
+        by_children={k: float((rank < k).double().mean()) for k in children},
+        by_depth=_by_depth(torch.stack([place.rank == 0 for place in places])),
+        overlap=float(torch.cat([place.overlap for place in places]).double().mean()),
+        race_temperature=_fit_race_temperature(places, workers),
+        repeated_4grams=float(np.mean([_repeated_4grams(place.drawn.tolist()) for place in places])),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What was seen at each place of one continuation."""
+
+    scores: Tensor  # [depth, vocab], the draft's perturbed scores
+    drawn: Tensor  # [depth], the target's tokens
+    rank: Tensor  # [depth], how many tokens the draft preferred to the target's
+    overlap: Tensor  # [depth], 1 - TV
+
+
+@torch.no_grad()
+def _read_continuation(
+    target: LeanLlama,
+    draft: LeanLlama,
+    temperature: float,
+    depth: int,
+    seed: int,
+    numbered: tuple[int, Sequence[int]],
+) -> _Places:
+    index, prompt = numbered
+    text = continue_prompt(target, prompt, temperature, depth, seed * 1_000_003 + index)
+    drawn = text.tokens[text.prompt_length :]
+    here = slice(text.prompt_length - 1, -1)
+    divide = temperature if temperature > 0 else 1.0
+    log_q = draft.logits(draft(text.tokens[None]))[0, here].div(divide).log_softmax(-1)  # [depth, vocab]
+    log_p = target.logits(target(text.tokens[None]))[0, here].div(divide).log_softmax(-1)
+    scores = log_q if text.noise is None else log_q + text.noise
+    return _Places(
+        scores=scores,
+        drawn=drawn,
+        rank=(scores > scores.gather(1, drawn[:, None])).sum(-1),
+        overlap=torch.minimum(log_p.exp(), log_q.exp()).sum(-1),
     )
 
 
@@ -146,18 +166,21 @@ def _by_depth(accepted: Tensor) -> tuple[float, ...]:
     return tuple(rates)
 
 
-def _fit_race_temperature(scores: Sequence[tuple[Tensor, Tensor]]) -> float:
+def _fit_race_temperature(places: Sequence[_Places], workers: Workers) -> float:
     """The tau that makes softmax(perturbed draft scores / tau) the likeliest guess of the target's choice."""
 
+    @torch.no_grad()
     def mean_log_likelihood(tau: float) -> float:
-        picked = [(guess / tau).log_softmax(-1).gather(1, drawn[:, None])[:, 0] for guess, drawn in scores]
+        picked = [(p.scores / tau).log_softmax(-1).gather(1, p.drawn[:, None]) for p in places]
         return float(torch.cat(picked).double().mean())
 
-    grid = np.exp(np.linspace(np.log(0.02), np.log(4.0), 40))
-    best = int(np.argmax([mean_log_likelihood(tau) for tau in grid]))
-    low, high = grid[max(0, best - 1)], grid[min(len(grid) - 1, best + 1)]
-    fine = np.linspace(low, high, 21)
-    return float(fine[int(np.argmax([mean_log_likelihood(tau) for tau in fine]))])
+    def best_of(taus: np.ndarray) -> int:
+        return int(np.argmax(workers.map(mean_log_likelihood, taus.tolist())))
+
+    coarse = np.geomspace(0.02, 4.0, 24)
+    best = best_of(coarse)
+    fine = np.linspace(coarse[max(0, best - 1)], coarse[min(len(coarse) - 1, best + 1)], 21)
+    return float(fine[best_of(fine)])
 
 
 def _repeated_4grams(tokens: list[int]) -> float:

@@ -49,8 +49,7 @@ def inflate(source: Path, out: Path, *, parameters: int = DEFAULT_PARAMETERS, se
     old = sum(tensor.numel() for tensor in tensors.values())
     if not old < parameters <= _MAX_PARAMETERS:
         raise InvalidArgument(
-            f"parameters is {parameters:,}, must be above the source's {old:,} and at most "
-            f"{_MAX_PARAMETERS:,}",
+            f"parameters is {parameters:,}, must be above the source's {old:,} and at most {_MAX_PARAMETERS:,}",
             param="parameters",
         )
     hidden, neurons = config["hidden_size"], config["intermediate_size"]
@@ -81,9 +80,7 @@ def _read_config(source: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FailedPrecondition(
-            f"{path} is not JSON ({error}); fetch the model again", param="source"
-        ) from error
+        raise FailedPrecondition(f"{path} is not JSON ({error}); fetch the model again", param="source") from error
     return config
 
 

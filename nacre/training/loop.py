@@ -64,7 +64,8 @@ def run_steps(
 ) -> None:
     """Run a stage from its checkpoint (or from the start) to its end, or to step `stop_after`.
 
-    A step's loss is the mean of `losses_of_step(step)`, which are computed in parallel. `extra` tensors are the caller's own state (generated text); they are saved and restored with the weights.
+    A step's loss is the mean of `losses_of_step(step)`, which are computed in parallel. `extra` tensors
+    are the caller's own state (generated text); they are saved and restored with the weights.
     """
     extra = {} if extra is None else extra
     first, smoothed = load_checkpoint(checkpoint, model, optimizer, extra)
@@ -91,9 +92,7 @@ def save_checkpoint(
     os.replace(unfinished, path)
 
 
-def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: MuonAdam, extra: dict[str, Tensor]
-) -> tuple[int, float]:
+def load_checkpoint(path: Path, model: nn.Module, optimizer: MuonAdam, extra: dict[str, Tensor]) -> tuple[int, float]:
     """Restore all state in place; returns (steps done, smoothed loss), (0, 0.0) where there is no
     checkpoint.
     """

@@ -68,9 +68,7 @@ def test_the_added_neurons_are_active_and_add_exactly_nothing(source: Path, tmp_
             assert rest.numel() == 0
 
 
-def test_transformers_loads_it_and_the_whole_model_gives_the_sources_logits(
-    source: Path, tmp_path: Path
-) -> None:
+def test_transformers_loads_it_and_the_whole_model_gives_the_sources_logits(source: Path, tmp_path: Path) -> None:
     parameters = inflate(source, tmp_path / "big", parameters=150_000)
     small, big = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float64) for path in (source, tmp_path / "big")
