@@ -1,4 +1,4 @@
-"""Who may generate now, who waits, and who is sent away: a bounded number running, a bounded queue, first come first served.
+"""Who may generate now, who waits, and who is sent away: a bounded number running and a bounded queue, in order.
 
 Rule: what cannot be queued is refused before anything is spent on it.
 """
@@ -15,7 +15,7 @@ from nacre.errors import ResourceExhausted
 
 
 class Admission:
-    """Counts generations. Use: `with admission.places(n) as places:` and, for each of the n, `async with places.turn():`."""
+    """Counts generations: `with admission.places(n) as places:` and, for each of the n, `async with places.turn():`."""
 
     def __init__(self, *, max_running: int, max_waiting: int, timeout_s: float, metrics: GatewayMetrics) -> None:
         self.running = 0
@@ -36,7 +36,8 @@ class Admission:
         if taken + count > self._bound:
             self._metrics.rate_limited()
             raise ResourceExhausted(
-                f"{taken} generations run or wait here; {count} more would pass the limit of {self._bound}: try again later"
+                f"{taken} generations run or wait here; {count} more would pass the limit of {self._bound}: "
+                "try again later"
             )
         places = Places(self, count)
         self.moved(waiting=count)

@@ -1,7 +1,7 @@
 """API keys: who may come in, and as which tenant.
 
-Rule: keys are compared as digests in constant time, and nothing but the digest is kept. Everyone with the same key is one
-tenant; cached prefixes are shared within a tenant only.
+Rule: keys are compared as digests in constant time, and nothing but the digest is kept. Everyone with the same key is
+one tenant; cached prefixes are shared within a tenant only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ApiKeys:
         if scheme.lower() != "bearer" or not key.strip():
             raise Unauthenticated("no API key was sent; send the header 'Authorization: Bearer KEY'")
         digest = _digest(key.strip())
-        if not any([hmac.compare_digest(digest, known) for known in self._digests]):  # all of them, every time
+        if not sum(hmac.compare_digest(digest, known) for known in self._digests):  # all of them, every time
             raise Unauthenticated("the API key is not known here; check it")
         return digest.hex()[:_TENANT_CHARS]
 

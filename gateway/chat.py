@@ -69,7 +69,9 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
-            self._refusal = f"the model's chat template is broken ({error}); start the gateway with --chat-template FILE"
+            self._refusal = (
+                f"the model's chat template is broken ({error}); start the gateway with --chat-template FILE"
+            )
 
     def render(self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]) -> str:
         """The prompt, ready for the assistant's turn. Raises InvalidArgument."""

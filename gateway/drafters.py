@@ -3,7 +3,7 @@
 Rule: a drafter is an accelerator. Whatever goes wrong here is counted and logged, and changes nothing for the session.
 
 A seat is one session's claim to drafters at its present verifier. Seats are reconciled every second and whenever a peer
-changes state: a seat with fewer drafters than it wants gets another one, one that has just failed it not too soon again.
+changes state: a seat with fewer drafters than it wants gets another one, but one that has just failed it not too soon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FINAL = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND})
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """`held` maps drafters to the connection (incarnation) they were asked over; `off` to rounds they are left alone."""
+    """`held` maps drafters to the connection (incarnation) they were asked over; `off` to rounds of rest."""
 
     verifier: str
     ticket: str

@@ -58,7 +58,7 @@ Event: TypeAlias = pb.Commit | pb.Reanchor | pb.Finished | DraftRefused
 
 
 class RoutedSession:
-    """Driven by one task: `start()`, then `next()` until Finished, then `close()`. Others may `draft()` and `cancel()`."""
+    """Driven by one task: `start()`, `next()` until Finished, `close()`. Others may `draft()` and `cancel()`."""
 
     def __init__(self, plane: Plane, request: pb.Open, *, drafters: int, tenant: str = "") -> None:
         self._plane = plane
@@ -119,7 +119,7 @@ class RoutedSession:
 
     async def start(self) -> pb.Opened:
         """Opens the session. Raises the NacreError that stands in the way."""
-        patience = {ResourceExhausted: self._settings.queue_timeout_s}
+        patience: dict[type[NacreError], float] = {ResourceExhausted: self._settings.queue_timeout_s}
         await self._open(patience, tried=set())
         assert self._leg is not None
         return self._leg.opened
@@ -243,7 +243,9 @@ class RoutedSession:
         leg.cut()
         if self.failovers >= self._settings.max_failovers:
             self._plane.metrics.failover("reopen", "failure")
-            raise Unavailable(f"the generation has moved {self.failovers} times, its limit; the last loss: {error.message}")
+            raise Unavailable(
+                f"the generation has moved {self.failovers} times, its limit; the last loss: {error.message}"
+            )
         self.failovers += 1
         log.warning("stream to %s lost after %d tokens: %s", leg.upstream.address, len(self.output), error.message)
         if isinstance(error, Unavailable | DeadlineExceeded):
@@ -269,14 +271,10 @@ class RoutedSession:
         """Whether the session was found where it lived."""
         if not lost.opened.owner_ticket or lost.upstream.state not in (State.UP, State.SUSPECT, State.DRAINING):
             return False
-        join = pb.Join(
-            handshake=self._request.handshake, ticket=lost.opened.owner_ticket, position=self.position
-        )
+        join = pb.Join(handshake=self._request.handshake, ticket=lost.opened.owner_ticket, position=self.position)
         leg = Leg(lost.upstream, owner=True, metadata=self._metadata)
         try:
-            await leg.begin(
-                pb.SessionRequest(join=join), self._plane.tasks, timeout_s=self._settings.rejoin_timeout_s
-            )
+            await leg.begin(pb.SessionRequest(join=join), self._plane.tasks, timeout_s=self._settings.rejoin_timeout_s)
         except NacreError as error:
             log.info("the session is not to be found at %s any more: %s", lost.upstream.address, error.message)
             self._plane.metrics.failover("rejoin", "failure")
@@ -331,7 +329,8 @@ class RoutedSession:
         if opened.system_fingerprint != self._fingerprint:
             self._plane.background(leg.part(cancel=True), "parting from a verifier")
             raise Unavailable(
-                f"{verifier.address} serves {opened.system_fingerprint!r} now, this generation began on {self._fingerprint!r}"
+                f"{verifier.address} serves {opened.system_fingerprint!r} now; this generation began on "
+                f"{self._fingerprint!r}"
             )
         self._leg = leg
         self._seat = self._plane.drafters.seat(verifier.address, opened.drafter_ticket, self._wanted_drafters)

@@ -15,9 +15,7 @@ from nacre.v1 import session_pb2 as pb
 _SECONDS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKEN_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048)
 #: Paths that get a label of their own; everything else is "other".
-KNOWN_PATHS = frozenset(
-    {"/v1/completions", "/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"}
-)
+KNOWN_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/models", "/healthz", "/readyz", "/metrics"})
 _KNOWN_METHODS = frozenset({"GET", "POST"})
 
 
@@ -51,7 +49,8 @@ class GatewayMetrics:
         self._gap = histogram("failover_gap_seconds", "From a lost stream to its successor.", _SECONDS)
         self._attaches = counter("drafter_attaches", "Drafters asked to join a session.", "outcome")
         self._contradictions = counter(
-            "contradictions", "Commits that differed from what was committed before: never, unless a verifier is broken."
+            "contradictions",
+            "Commits that differed from what was committed before: never, unless a verifier is broken.",
         )
         self._healthy = gauge("upstream_healthy", "1 if it takes sessions, else 0.", "role", "address")
         self._refused = counter("upstream_refusals", "Upstreams that do not fit the model served.", "role")

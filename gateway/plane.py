@@ -7,8 +7,9 @@ process's task group, and none of them may take it down.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +32,22 @@ class Plane:
     drafters: DrafterPlacement
     admission: Admission
     tasks: asyncio.TaskGroup
-    draining: bool = field(default=False)
+    draining: bool = False
+    _loose: set[asyncio.Task[None]] = field(default_factory=set)
 
     def background(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[None]:
         """Runs `work` on behalf of the process; whatever goes wrong in it is logged and ends there."""
-        return self.tasks.create_task(_contained(work, name), name=name)
+        task = self.tasks.create_task(_contained(work, name), name=name)
+        self._loose.add(task)
+        task.add_done_callback(self._loose.discard)
+        return task
+
+    async def settle(self, timeout_s: float) -> None:
+        """At the end of the process: gives background work some time, then ends it."""
+        if self._loose:
+            await asyncio.wait(tuple(self._loose), timeout=timeout_s)
+        for task in tuple(self._loose):
+            task.cancel()
 
 
 async def _contained(work: Coroutine[Any, Any, Any], name: str) -> None:
@@ -43,3 +55,19 @@ async def _contained(work: Coroutine[Any, Any, Any], name: str) -> None:
         await work
     except Exception:
         log.exception("%s failed", name)
+
+
+def cause_of(failure: BaseException) -> BaseException:
+    """The first failure in a task group's group of them."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+@contextlib.asynccontextmanager
+async def one_cause() -> AsyncIterator[None]:
+    """Reduces a task group's exception group to the failure that caused it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise cause_of(group) from None

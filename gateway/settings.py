@@ -49,13 +49,17 @@ class GatewaySettings:
     poll_timeout_s: float = setting(2.0, "longest wait for the answer to a look", least=0.05, most=60)
     poll_failures: int = setting(3, "looks in a row that must fail before a peer counts as gone", least=1, most=100)
     open_timeout_s: float = setting(10.0, "longest wait for a verifier to admit a generation", least=0.1, most=600)
-    rejoin_timeout_s: float = setting(2.0, "longest wait for a verifier to take its lost owner back", least=0.1, most=60)
+    rejoin_timeout_s: float = setting(
+        2.0, "longest wait for a verifier to take its lost owner back", least=0.1, most=60
+    )
     progress_timeout_s: float = setting(
         120.0, "longest silence of a verifier before its generation moves elsewhere", least=0.1, most=3600
     )
     failover_wait_s: float = setting(30.0, "longest wait for a verifier to come back", least=0, most=3600)
     max_failovers: int = setting(8, "most moves of one generation", least=0, most=100)
-    owner_grace_s: float = setting(30.0, "seconds a gRPC generation keeps its place without its owner", least=0, most=3600)
+    owner_grace_s: float = setting(
+        30.0, "seconds a gRPC generation keeps its place without its owner", least=0, most=3600
+    )
 
     # Limits on one request.
     max_body_bytes: int = setting(4 << 20, "largest HTTP request body", least=1024, most=1 << 30)
@@ -67,10 +71,6 @@ class GatewaySettings:
     ping_s: float = setting(15.0, "seconds of silence after which a stream gets a comment line", least=0.05, most=600)
 
     def __post_init__(self) -> None:
-        if not self.verifiers:
-            raise InvalidArgument(
-                "no verifier is given; name at least one with --verifiers host:port", param="verifiers"
-            )
         for name in ("verifiers", "drafters"):
             addresses = getattr(self, name)
             for address in addresses:

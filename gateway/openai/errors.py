@@ -6,7 +6,15 @@ import json
 import logging
 from typing import Any
 
-from nacre.errors import Internal, InvalidArgument, NacreError, NotFound, ResourceExhausted, Unauthenticated, Unavailable
+from nacre.errors import (
+    Internal,
+    InvalidArgument,
+    NacreError,
+    NotFound,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 
 log = logging.getLogger("nacre.gateway")
 
@@ -23,7 +31,13 @@ class ApiError(Exception):
     """A failure with a status of HTTP's own or a code word of its own; everything else is a NacreError."""
 
     def __init__(
-        self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -46,7 +60,8 @@ def unknown_model(asked: str, served: str) -> ApiError:
 def too_long(tokens: int, bound: int) -> ApiError:
     return ApiError(
         InvalidArgument.http_status,
-        f"the prompt has {tokens} tokens; this model's context of {bound} leaves room for at most {bound - 1}: shorten it",
+        f"the prompt has {tokens} tokens; this model's context of {bound} leaves room for at most {bound - 1}: "
+        "shorten it",
         param="prompt",
         code="context_length_exceeded",
     )
@@ -65,9 +80,7 @@ def described(error: BaseException) -> ApiError:
 
 
 def body(error: ApiError) -> bytes:
-    content: dict[str, Any] = {
-        "message": error.message, "type": error.kind, "param": error.param, "code": error.code
-    }
+    content: dict[str, Any] = {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}
     return json.dumps({"error": content}, ensure_ascii=False).encode("utf-8", "replace")
 
 

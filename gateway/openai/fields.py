@@ -140,7 +140,9 @@ def parse(body: bytes, kind: type[_Kind]) -> _Kind:
             raise InvalidArgument(f"{name} is not supported here; leave it out", param=name)
     best_of = extra.get("best_of")
     if best_of is not None and best_of != fields.n:
-        raise InvalidArgument(f"best_of is {shown(best_of)}; only best_of equal to n ({fields.n}) is supported", param="best_of")
+        raise InvalidArgument(
+            f"best_of is {shown(best_of)}; only best_of equal to n ({fields.n}) is supported", param="best_of"
+        )
     unknown = sorted(name[:40] for name in extra.keys() - _HARMLESS)
     if unknown:
         log.debug("ignored unknown request fields: %s", ", ".join(unknown[:20]))
@@ -170,4 +172,4 @@ def _json_kind(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return "boolean"
-    return {list: "array", str: "string"}.get(type(value), "number")
+    return "array" if isinstance(value, list) else "string" if isinstance(value, str) else "number"

@@ -1,4 +1,4 @@
-"""A request, checked: everything that is needed to generate and to answer, and nothing that could still be refused here.
+"""A request, checked: all that is needed to generate and to answer, and nothing that could still be refused here.
 
 Rule: values that need the model (ranges of ids, room in the context) are judged against what is served, with the words
 the verifier itself would use.
@@ -67,7 +67,7 @@ async def completion_job(
 ) -> Job:
     """Raises InvalidArgument or ApiError."""
     top = -1 if fields.logprobs is None else fields.logprobs
-    if top >= 0 or fields.logprobs is not None:
+    if fields.logprobs is not None:
         check_top_logprobs(top, "logprobs")
     if fields.echo and top >= 0:
         raise InvalidArgument("echo together with logprobs is not supported; leave one of them out", param="echo")
@@ -79,7 +79,9 @@ async def completion_job(
         max_tokens = [min(DEFAULT_COMPLETION_TOKENS, left) for left in room]
     else:
         max_tokens = [_max_tokens("max_tokens", wanted, left, served) for left in room]
-    return _job(fields, served, settings, prompts, max_tokens, top, chat=False, echo=fields.echo, label=label, tenant=tenant)
+    return _job(
+        fields, served, settings, prompts, max_tokens, top, chat=False, echo=fields.echo, label=label, tenant=tenant
+    )
 
 
 async def chat_job(
@@ -98,7 +100,9 @@ async def chat_job(
     wanted = getattr(fields, name)
     room = served.max_positions - len(prompt.ids)
     max_tokens = room if wanted is None else _max_tokens(name, wanted, room, served)
-    return _job(fields, served, settings, [prompt], [max_tokens], top, chat=True, echo=False, label=label, tenant=tenant)
+    return _job(
+        fields, served, settings, [prompt], [max_tokens], top, chat=True, echo=False, label=label, tenant=tenant
+    )
 
 
 def _check_common(fields: GenerationFields, served: ServedModel, settings: GatewaySettings) -> None:
@@ -176,7 +180,7 @@ def _sampling(fields: GenerationFields, served: ServedModel) -> SamplingParams:
         bias[int(name)] = value
     params = SamplingParams(
         temperature=fields.temperature,
-        top_k=max(fields.top_k, 0) if fields.top_k == -1 else fields.top_k,  # -1 is "off" elsewhere
+        top_k=0 if fields.top_k == -1 else fields.top_k,  # -1 is "off" elsewhere
         top_p=fields.top_p,
         min_p=fields.min_p,
         repetition_penalty=fields.repetition_penalty,
@@ -187,13 +191,17 @@ def _sampling(fields: GenerationFields, served: ServedModel) -> SamplingParams:
         banned_ids=tuple(fields.banned_token_ids),
     )
     if fields.allowed_token_ids == []:
-        raise InvalidArgument("allowed_token_ids is empty; name at least one token or leave it out", param="allowed_token_ids")
+        raise InvalidArgument(
+            "allowed_token_ids is empty; name at least one token or leave it out", param="allowed_token_ids"
+        )
     try:
         params.validate(served.vocab_size)
     except InvalidArgument as error:
         names = {"allowed_ids": "allowed_token_ids", "banned_ids": "banned_token_ids"}
         if error.param in names:
-            raise InvalidArgument(error.message.replace(error.param, names[error.param]), param=names[error.param]) from None
+            raise InvalidArgument(
+                error.message.replace(error.param, names[error.param]), param=names[error.param]
+            ) from None
         raise
     if params.top_k >= 1 << 32:
         raise InvalidArgument(f"top_k is {shown(params.top_k)}; it must be less than 2**32", param="top_k")
@@ -203,7 +211,8 @@ def _sampling(fields: GenerationFields, served: ServedModel) -> SamplingParams:
 def _stop_ids(fields: GenerationFields, served: ServedModel) -> list[int]:
     if len(fields.stop_token_ids) > MAX_STOP_IDS:
         raise InvalidArgument(
-            f"stop_token_ids has {len(fields.stop_token_ids)} entries; at most {MAX_STOP_IDS} are taken", param="stop_token_ids"
+            f"stop_token_ids has {len(fields.stop_token_ids)} entries; at most {MAX_STOP_IDS} are taken",
+            param="stop_token_ids",
         )
     for token in fields.stop_token_ids:
         if not 0 <= token < served.vocab_size:
@@ -223,7 +232,8 @@ def _stops(value: object, settings: GatewaySettings) -> tuple[str, ...]:
     for stop in stops:
         if not 1 <= len(stop) <= settings.max_stop_chars:
             raise InvalidArgument(
-                f"stop has a string of {len(stop)} characters; each must have 1 to {settings.max_stop_chars}", param="stop"
+                f"stop has a string of {len(stop)} characters; each must have 1 to {settings.max_stop_chars}",
+                param="stop",
             )
         check_text(stop, "stop")
     return tuple(stops)

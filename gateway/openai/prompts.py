@@ -35,7 +35,8 @@ async def completion_prompts(fields: CompletionFields, served: ServedModel, sett
         entries = value
     else:
         raise InvalidArgument(
-            f"prompt is {shown(value)}; it must be a string, a list of strings, a list of token ids or a list of such lists",
+            f"prompt is {shown(value)}; it must be a string, a list of strings, a list of token ids or a list of "
+            "such lists",
             param="prompt",
         )
     if len(entries) > settings.max_prompts:
@@ -93,7 +94,8 @@ def _check_ids(ids: list[int], served: ServedModel) -> None:
     for index, token in enumerate(ids):
         if not 0 <= token < served.vocab_size:
             raise InvalidArgument(
-                f"prompt[{index}] is {shown(token)}; token ids of this model are 0 to {served.vocab_size - 1}", param="prompt"
+                f"prompt[{index}] is {shown(token)}; token ids of this model are 0 to {served.vocab_size - 1}",
+                param="prompt",
             )
 
 
@@ -104,17 +106,23 @@ def _all_of(value: Any, kind: type) -> bool:
 
 def _messages(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
-        raise InvalidArgument(f"messages is {shown(value)}; it must be a list of at least one message", param="messages")
+        raise InvalidArgument(
+            f"messages is {shown(value)}; it must be a list of at least one message", param="messages"
+        )
     return [_message(index, message) for index, message in enumerate(value)]
 
 
 def _message(index: int, message: Any) -> dict[str, Any]:
     where = f"messages[{index}]"
     if not isinstance(message, dict):
-        raise InvalidArgument(f"{where} is {shown(message)}; it must be an object with role and content", param="messages")
+        raise InvalidArgument(
+            f"{where} is {shown(message)}; it must be an object with role and content", param="messages"
+        )
     role = message.get("role")
     if role not in _ROLES:
-        raise InvalidArgument(f"{where}.role is {shown(role)}; it must be one of {', '.join(sorted(_ROLES))}", param="messages")
+        raise InvalidArgument(
+            f"{where}.role is {shown(role)}; it must be one of {', '.join(sorted(_ROLES))}", param="messages"
+        )
     if message.get("tool_calls") or message.get("function_call"):
         raise InvalidArgument(f"{where}.tool_calls is not supported here; leave it out", param="messages")
     content = message.get("content")

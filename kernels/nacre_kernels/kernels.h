@@ -6,6 +6,9 @@
  */
 #ifndef NACRE_KERNELS_H
 #define NACRE_KERNELS_H
+#ifndef DEPTH
+#define DEPTH 256
+#endif
 
 #include <stddef.h>
 #include <stdint.h>
@@ -24,7 +27,7 @@ enum { NK_F32 = 0, NK_BF16 = 1 }; /* PUBLIC: element types */
 /* ---- linear: shapes of the packed weight ---------------------------------------------------------------------------- */
 enum {
     NK_PANEL = 32,             /* outputs in a panel */
-    NK_DEPTH = 256,            /* inputs in a block; accumulators pause in memory between blocks */
+    NK_DEPTH = DEPTH,            /* inputs in a block; accumulators pause in memory between blocks */
     NK_X_STRIDE = NK_DEPTH + 16, /* floats between widened rows: no two rows fall on the same cache set */
     NK_ROWS = 126,             /* rows in a chunk: the widened chunk stays in the L2 cache */
     NK_GROUP_FLOATS = 1 << 16, /* accumulators of a group of panels */

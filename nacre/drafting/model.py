@@ -42,6 +42,18 @@ class TreeForward(Protocol):
 
 
 @dataclass(slots=True)
+class _Row:
+    """An evaluated node: its row in the engine, its parent's node id (TIP at the tip), and what it guessed.
+
+    A node may be asked again: what was too unlikely from an older tip may be worth a guess from the present one.
+    """
+
+    row: int
+    parent: int
+    guesses: list[Guess] | None = None
+
+
+@dataclass(slots=True)
 class _Text:
     """One session: its text, and which row of the engine stands for the tip and for each extended node."""
 
@@ -51,14 +63,17 @@ class _Text:
     history: History
     # Rows of committed text that was missing from the cache, and the tip's own row below them.
     filled: range = range(0)
-    tip_row: int | None = None
-    rows: dict[int, tuple[int, int]] = field(default_factory=dict)  # node id -> (row, parent's node id, TIP at the tip)
+    tip: _Row | None = None
+    rows: dict[int, _Row] = field(default_factory=dict)  # by node id, parents before their children
     cached: int = 0
 
     def forget_rows(self) -> None:
         self.filled = range(0)
-        self.tip_row = None
+        self.tip = None
         self.rows.clear()
+
+    def evaluated(self, expansion: Expansion) -> _Row | None:
+        return self.rows.get(expansion.node_id) if expansion.path_ids else self.tip
 
 
 @dataclass(slots=True)
@@ -114,36 +129,45 @@ class ModelProposer:
         text = self._texts[session]
         # Rows of the old tip and of matched nodes become cached text; the new tip's own row stays a row.
         path: list[int] = [*text.filled]
-        carriers = [text.rows[node_id][0] if node_id in text.rows else None for node_id in trunk]
-        chain = [text.tip_row, *carriers][: len(tokens)]
-        for row in chain:
-            if row is None:
+        carriers = [text.rows.get(node_id) for node_id in trunk]
+        for carrier in [text.tip, *carriers][: len(tokens)]:
+            if carrier is None:
                 break
-            path.append(row)
+            path.append(carrier.row)
         whole = len(path) == len(text.filled) + len(tokens)
-        new_tip_row = carriers[len(tokens) - 1] if whole and len(carriers) == len(tokens) else None
+        new_tip = carriers[-1] if whole and len(carriers) == len(tokens) else None
         if self._forward.cached(text.sequence) < text.cached:
             text.forget_rows()  # evicted: there is nothing left to advance
         else:
             self._forward.advance(text.sequence, path)
-            survivors = _below(text.rows, trunk[-1]) if new_tip_row is not None else {}
             text.filled = range(0)
-            text.tip_row = new_tip_row
-            text.rows = survivors
+            text.tip = new_tip
+            text.rows = _below(text.rows, trunk[-1]) if new_tip is not None else {}
         text.cached = self._forward.cached(text.sequence)
         text.tokens.extend(tokens)
         for token in tokens:
             text.history.append(token)
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        guesses: list[list[Guess]] = [[] for _ in wanted]
         by_session: dict[int, list[tuple[int, Expansion]]] = {}
         for index, expansion in enumerate(wanted):
-            by_session.setdefault(expansion.session, []).append((index, expansion))
+            text = self._texts[expansion.session]
+            if self._forward.cached(text.sequence) < text.cached:
+                text.forget_rows()
+            known = text.evaluated(expansion)
+            if known is not None and known.guesses is not None:
+                guesses[index] = known.guesses
+            else:
+                by_session.setdefault(expansion.session, []).append((index, expansion))
+        if not by_session:
+            return guesses
         jobs = [self._job(self._texts[session], items) for session, items in by_session.items()]
         result = self._forward.step([job.block for job in jobs])
         for job in jobs:
             job.text.cached = self._forward.cached(job.text.sequence)
-        return self._guesses(result.logits.cpu().numpy(), jobs, len(wanted))
+        self._guess(result.logits.cpu().numpy(), jobs, guesses)
+        return guesses
 
     def close(self, session: int) -> None:
         text = self._texts.pop(session, None)
@@ -153,8 +177,6 @@ class ModelProposer:
     def _job(self, text: _Text, wanted: list[tuple[int, Expansion]]) -> _Job:
         """The rows a session's expansions still need: missing text, the tip, and nodes that have no row yet."""
         cached = self._forward.cached(text.sequence)
-        if cached < text.cached:
-            text.forget_rows()
         first = self._forward.next_row(text.sequence)
         tokens: list[int] = []
         parents: list[int] = []
@@ -165,35 +187,37 @@ class ModelProposer:
             return first + len(tokens) - 1
 
         sampled_from = 0
-        if text.tip_row is None:
+        if text.tip is None:
             above = -1
             for token in text.tokens[cached:-1]:
                 above = add(token, above)
             sampled_from = len(tokens)
             text.filled = range(first, first + sampled_from)
-            text.tip_row = add(text.tokens[-1], above)
+            text.tip = _Row(add(text.tokens[-1], above), TIP)
         logits_at = []
         for _, expansion in wanted:
-            row, above_id = text.tip_row, TIP
+            node, above_id = text.tip, TIP
             for token, node_id in zip(expansion.path_tokens, expansion.path_ids, strict=True):
                 known = text.rows.get(node_id)
                 if known is None:
-                    known = text.rows[node_id] = (add(token, row), above_id)
-                row, above_id = known[0], node_id
-            logits_at.append(row - first - sampled_from)
+                    known = text.rows[node_id] = _Row(add(token, node.row), above_id)
+                node, above_id = known, node_id
+            logits_at.append(node.row - first - sampled_from)
         block = self._block(text.sequence, tuple(tokens), tuple(parents), logits_from=sampled_from)
         return _Job(text, block, wanted, logits_at, len(tokens) - sampled_from)
 
-    def _guesses(self, logits: np.ndarray, jobs: Sequence[_Job], count: int) -> list[list[Guess]]:
-        """Children of each wanted node from its row of `logits` [sampled rows of all jobs, vocab]."""
+    def _guess(self, logits: np.ndarray, jobs: Sequence[_Job], guesses: list[list[Guess]]) -> None:
+        """Fills in the children of each wanted node from its row of `logits` [sampled rows of all jobs, vocab]."""
         picked: list[int] = []
-        order: list[int] = []
+        asked: list[tuple[int, _Row]] = []
         contexts: list[RowContext] = []
         start = 0
         for job in jobs:
             for (index, expansion), row in zip(job.wanted, job.logits_at, strict=True):
                 picked.append(start + row)
-                order.append(index)
+                node = job.text.evaluated(expansion)
+                assert node is not None, "a wanted node has just been evaluated"
+                asked.append((index, node))
                 contexts.append(_row_context(job.text, expansion))
             start += job.sampled
         ids, scores = draft_scores(logits[picked], contexts, SCORED)
@@ -201,14 +225,12 @@ class ModelProposer:
         best = np.maximum(scores[:, :1], np.float32(-1e30))
         weights = np.exp((scores - best) / np.float32(self._race_temperature))
         survival = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-30))
-        guesses: list[list[Guess]] = [[] for _ in range(count)]
-        for index, row_ids, row_survival in zip(order, ids.tolist(), survival.tolist(), strict=True):
-            guesses[index] = [
+        for (index, node), row_ids, row_survival in zip(asked, ids.tolist(), survival.tolist(), strict=True):
+            node.guesses = guesses[index] = [
                 Guess(token, chance)
                 for token, chance in zip(row_ids[: self._children], row_survival[: self._children], strict=True)
                 if token >= 0 and chance >= self._least_child
             ]
-        return guesses
 
 
 def _row_context(text: _Text, expansion: Expansion) -> RowContext:
@@ -221,10 +243,11 @@ def _row_context(text: _Text, expansion: Expansion) -> RowContext:
     )
 
 
-def _below(rows: dict[int, tuple[int, int]], tip: int) -> dict[int, tuple[int, int]]:
+def _below(rows: dict[int, _Row], tip: int) -> dict[int, _Row]:
     """Rows of the nodes below `tip`. Parents were added before their children, so one sweep finds them all."""
-    kept: dict[int, tuple[int, int]] = {}
-    for node_id, (row, parent) in rows.items():
-        if parent == tip or parent in kept:
-            kept[node_id] = (row, TIP if parent == tip else parent)
+    kept: dict[int, _Row] = {}
+    for node_id, node in rows.items():
+        if node.parent == tip or node.parent in kept:
+            node.parent = TIP if node.parent == tip else node.parent
+            kept[node_id] = node
     return kept

@@ -40,7 +40,9 @@ def draft_scores(
 
     With `reduced`, all ids outside it count as impossible; parameters, history and the returned ids are in target ids.
     """
-    assert logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == len(rows), "one fp32 row per context"
+    assert logits.dtype == np.float32
+    assert logits.ndim == 2
+    assert len(logits) == len(rows)
     assert top_m >= 1
     best_ids = np.full((len(rows), top_m), -1, dtype=np.int64)
     best_scores = np.full((len(rows), top_m), -np.inf, dtype=np.float32)
@@ -76,7 +78,7 @@ def race_scores(
     if ids is None:
         ids = np.arange(len(logits), dtype=np.int64)
     noise = noise_at(np.asarray(ids, dtype=np.int64), key, position)
-    return logits * np.float32(inverse_temperature) - ln32(noise)  # type: ignore[no-any-return]
+    return logits * np.float32(inverse_temperature) - ln32(noise)
 
 
 def _full_width(logits: F32Array, reduced: ReducedVocabulary | None) -> F32Array:

@@ -18,7 +18,7 @@ def seed_to_key(seed: int) -> int:
     """The key of a seed: signed 64-bit seeds map by two's complement, unsigned ones to themselves."""
     if not isinstance(seed, int) or isinstance(seed, bool) or not -(1 << 63) <= seed < _TWO_TO_64:
         raise InvalidArgument(
-            f"seed is {shown(seed)}; it must be a whole number from {-(1 << 63)} to {_TWO_TO_64 - 1}: pick one in range",
+            f"seed is {shown(seed)}; it must be a whole number from {-(1 << 63)} to {_TWO_TO_64 - 1}: pick another",
             param="seed",
         )
     return seed % _TWO_TO_64

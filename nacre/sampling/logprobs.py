@@ -19,11 +19,11 @@ _LOWEST = np.float32(np.finfo(np.float32).min)
 def log_normalizers(row_masses: list[int]) -> F32Array:
     """ln32(Z) of every row."""
     scaled = np.array(row_masses, dtype=np.int64).astype(np.float32) * np.float32(1 / MASS_ONE)
-    return ln32(scaled)  # type: ignore[no-any-return]
+    return ln32(scaled)
 
 
-def logprob(values: F32Array, top: np.float32, log_normalizer: np.float32) -> F32Array:
-    """Log-probabilities of the given raw logits of one row."""
+def logprob(values: F32Array, top: np.float32 | F32Array, log_normalizer: np.float32 | F32Array) -> F32Array:
+    """Log-probabilities of raw logits, given the greatest logit and the normalizer of their row or rows."""
     return (values - top) - log_normalizer + np.float32(0.0)  # the last turns -0 into 0
 
 

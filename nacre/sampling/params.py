@@ -6,7 +6,7 @@ of the call. Values from outside are checked once, by `SamplingParams.validate`;
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -71,9 +71,11 @@ class SamplingParams:
     def _check_ids(self, vocab_size: int) -> None:
         for token, bias in self.logit_bias:
             _check_id("logit_bias", token, vocab_size)
-            _check_number(f"logit_bias of token {token}", bias, -MAX_BIAS, MAX_BIAS, "bring it into range", "logit_bias")
+            _check_number(
+                f"logit_bias of token {token}", bias, -MAX_BIAS, MAX_BIAS, "bring it into range", "logit_bias"
+            )
         biased = sorted(token for token, _ in self.logit_bias)
-        for token, following in zip(biased, biased[1:], strict=False):
+        for token, following in itertools.pairwise(biased):
             if token == following:
                 raise InvalidArgument(f"logit_bias names token {token} twice; give each token once", param="logit_bias")
         for token in self.banned_ids:
@@ -110,7 +112,7 @@ class History:
     Its size is bounded by the number of distinct tokens.
     """
 
-    __slots__ = ("_index", "_size", "_tokens", "_output_counts")
+    __slots__ = ("_index", "_output_counts", "_size", "_tokens")
 
     def __init__(self, prompt: Iterable[int] = (), output: Iterable[int] = ()) -> None:
         distinct = dict.fromkeys(prompt)
@@ -227,9 +229,9 @@ def _check_number(
     above_low: bool = False,
 ) -> None:
     # A comparison with NaN is false, so NaN and the infinities fail the range test.
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if (low < value if above_low else low <= value) and value <= high:
-            return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (low < value if above_low else low <= value) and value <= high:  # type: ignore[operator]
+        return
     bound = f"above {low:g} and at most {high:g}" if above_low else f"a number from {low:g} to {high:g}"
     raise InvalidArgument(f"{name} is {shown(value)}; it must be {bound}: {remedy}", param=param or name)
 

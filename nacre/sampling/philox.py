@@ -1,4 +1,6 @@
-"""Philox-4x32-10: a counter-based random generator (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011).
+"""Philox-4x32-10: a counter-based random generator.
+
+Method: Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011.
 
 Rule: the four output words are a pure function of a 128-bit counter and a 64-bit key. There is no state to carry, so
 any process can compute the noise of any position, in any order, and gets the same bits.

@@ -19,7 +19,6 @@ At temperature 0 steps 5 to 8 do nothing. A row is edited in a copy; the raw log
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +56,7 @@ class ProcessorPlan:
 def make_plan(params: SamplingParams) -> ProcessorPlan:
     """Prepare parameters that have been validated."""
     greedy = params.greedy
-    penalizes = (
-        params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
-    )
+    penalizes = params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
     banned = np.array(sorted(set(params.banned_ids)), dtype=np.int64)
     kept = None
     if params.allowed_ids is not None:

@@ -23,7 +23,6 @@ from nacre.sampling.philox import MASK32
 from nacre.sampling.race_noise import (
     BLOCK,
     BLOCK_SHIFT,
-    LN_SLACK,
     MAX_LN_NOISE,
     SHARED_BLOCK_NOISE,
     F32Array,
@@ -45,9 +44,7 @@ class Candidates:
     is_winner: npt.NDArray[np.bool_]  # whether this id is the one with that S
 
 
-def find_candidates(
-    logits: F32Array, inverse: F32Array, rows: Sequence[RowContext], top_m: int = 1
-) -> Candidates:
+def find_candidates(logits: F32Array, inverse: F32Array, rows: Sequence[RowContext], top_m: int = 1) -> Candidates:
     """Ids among which the best `top_m` of every row are.
 
     `logits` [rows, vocab] are contiguous and processed but for the factor 1 / T, which is `inverse` [rows]; every row
@@ -79,16 +76,16 @@ def find_candidates(
 def logit_bound(best: Any, log_minimum: Any, inverse: Any) -> Any:
     """A logit below which no id of a block scores `best`.  [rows, blocks]
 
-    Lower than need be, by `ln32` not being monotone and by some fp32 roundings; only the race itself is exact.
+    Lower than need be by dozens of fp32 roundings, so it need not be computed exactly; only the race itself is.
     """
-    margin = 4e-6 * (abs(best) + 32.0) + LN_SLACK
+    margin = 4e-6 * (abs(best) + 32.0)
     return (log_minimum + (best - margin)[:, None]) * (1.0 / inverse)[:, None]
 
 
 def kth_greatest(scores: F32Array, k: int) -> F32Array:
     """The k-th greatest of each row, minus infinity if there are fewer."""
     if k == 1:
-        return scores.max(axis=1)  # type: ignore[no-any-return]
+        return scores.max(axis=1)
     if k > scores.shape[1]:
         return np.full(len(scores), -np.inf, dtype=np.float32)
     place = scores.shape[1] - k
@@ -103,7 +100,7 @@ def perturbed(candidates: Candidates, rows: Sequence[RowContext]) -> F32Array:
         words = np.array([[row.key, row.position] for row in rows], dtype=np.uint64)[candidates.row[others]].T
         low, high = words & np.uint64(MASK32), words >> np.uint64(32)
         noise[others] += id_noise_at(candidates.id[others], (low[0], high[0]), (low[1], high[1]))
-    return candidates.x - ln32(noise)  # type: ignore[no-any-return]
+    return candidates.x - ln32(noise)
 
 
 def race_winners(candidates: Candidates, scores: F32Array, rows: int) -> I64Array:

@@ -41,8 +41,6 @@ PURPOSE_RESIDUAL_RACE = 3
 PURPOSE_DRAFTER_PRIVATE = 4
 PURPOSE_COMPLETION_KEY = 6  # 5 is reserved
 
-# ln32 rounds, so it is not exactly monotone: for S >= M, ln32(S) >= ln32(M) - LN_SLACK (three times the error bound).
-LN_SLACK = 2e-5
 # The greatest possible ln S: S is at most 22.88 / 32 + 22.88.
 MAX_LN_NOISE = 3.2
 
@@ -79,13 +77,11 @@ def block_noise_at(blocks: U64Array, keys: tuple[U64Array, U64Array], positions:
 
 def id_noise_at(ids: I64Array, keys: tuple[U64Array, U64Array], positions: tuple[U64Array, U64Array]) -> F32Array:
     """Level 1 of the given ids: what an id that is not its block's winner adds to the block's minimum."""
-    words = philox4x32(
-        (ids >> 2).view(np.uint64), *positions, word(PURPOSE_TARGET_RACE << 8 | 1), *keys
-    )
+    words = philox4x32((ids >> 2).view(np.uint64), *positions, word(PURPOSE_TARGET_RACE << 8 | 1), *keys)
     which = ids & 3
     low = np.where(which & 1, words[1], words[0])
     high = np.where(which & 1, words[3], words[2])
-    return race_exp(_signed(np.where(which & 2, high, low)))  # type: ignore[no-any-return]
+    return race_exp(_signed(np.where(which & 2, high, low)))
 
 
 def noise_at(ids: I64Array, key: int, position: int) -> F32Array:

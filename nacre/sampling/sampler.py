@@ -30,7 +30,9 @@ def choose_rows(logits: F32Array, rows: Sequence[RowContext]) -> list[Choice]:
     `logits` are fp32, [rows, vocab], and are not changed. Raises UnusableLogits, which carries the choices of the
     sound rows, if some rows hold NaN or an infinity or leave no token to choose.
     """
-    assert logits.dtype == np.float32 and logits.ndim == 2 and len(logits) == len(rows), "one fp32 row per context"
+    assert logits.dtype == np.float32
+    assert logits.ndim == 2
+    assert len(logits) == len(rows)
     if not rows:
         return []
     plans = [plan_of(row.params) for row in rows]
@@ -82,11 +84,11 @@ def unusable(
     if sound.all():
         return {}
     return {
-        int(r): Internal(
-            f"row {r} (position {rows[r].position}) has a greatest logit of {raw_top[r]}, {top[r]} after the processors; "
+        r: Internal(
+            f"row {r} (position {rows[r].position}) has a greatest logit of {raw_top[r]}, {top[r]} after processing; "
             "it must be finite: check the model's weights and dtype, and that some allowed token is possible"
         )
-        for r in np.flatnonzero(~sound)
+        for r in np.flatnonzero(~sound).tolist()
     }
 
 
@@ -116,9 +118,7 @@ def _raced(work: F32Array, rows: Sequence[RowContext], plans: Sequence[Processor
     return race_winners(candidates, perturbed(candidates, rows), len(rows))
 
 
-def _with_logprobs(
-    logits: F32Array, raw_top: F32Array, rows: Sequence[RowContext], tokens: I64Array
-) -> list[Choice]:
+def _with_logprobs(logits: F32Array, raw_top: F32Array, rows: Sequence[RowContext], tokens: I64Array) -> list[Choice]:
     choices = [Choice(token) for token in tokens.tolist()]
     asked = [r for r, row in enumerate(rows) if row.top_logprobs >= 0]
     normalizers = log_normalizers([mass_below(logits[r], raw_top[r]) for r in asked])

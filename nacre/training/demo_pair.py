@@ -67,7 +67,7 @@ FULL = Scale(
     prompts=32,
     prompt_tokens=96,
     continuation=96,
-    target_steps=1550,
+    target_steps=1000,
     draft_steps=1300,
 )
 # Everything the full recipe does, small enough to try the machinery: its models are of no use.

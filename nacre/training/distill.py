@@ -35,11 +35,11 @@ class Recipe:
     """Where the text comes from. A chunk is `chunk_rows` sequences of `length` tokens, written at once."""
 
     phases: tuple[Phase, ...] = (Phase(0.5, 256, 12), Phase(0.9, 512, 6), Phase(1.0, 2048, 2))
-    chunks: int = 24
+    chunks: int = 12
     chunk_rows: int = 64
     length: int = 512
     prompt_lengths: tuple[int, ...] = (16, 64, 160)
-    kept_chunks: int = 12
+    kept_chunks: int = 8
     rows: int = 6
     matrix_rate: float = 0.01
     other_rate: float = 0.002
@@ -154,11 +154,11 @@ class Distillation:
         return pool[torch.from_numpy(rows)].long()
 
     def _write_chunk(self, chunk: int) -> None:
-        """Every fourth chunk is colder; in the second half every fifth is the draft's own (on-policy)."""
+        """Every fourth chunk is colder; after a third of the run, every fourth is the draft's own (on-policy)."""
         recipe = self._recipe
         windows = self._prompts[chunk % len(self._prompts)]
         prompts = windows.batch(chunk * recipe.chunk_rows, recipe.chunk_rows)[:, :-1]
-        on_policy = chunk % 5 == 4 and 2 * chunk >= recipe.chunks
+        on_policy = chunk % 4 == 1 and 3 * chunk >= recipe.chunks
         temperature = 0.7 if chunk % 4 == 3 else 1.0
         author = self._draft if on_policy else self._target
         texts = self._workers.map(
@@ -192,7 +192,7 @@ def distil_draft(
     optimizer = MuonAdam(parameters, matrix_rate=recipe.matrix_rate, other_rate=recipe.other_rate)
     distillation = Distillation(target, draft, stream, recipe, steps, seed, workers)
     run_steps(
-        Plan("draft", steps),
+        Plan("draft", steps, decay=0.6),
         draft,
         optimizer,
         distillation.losses,

@@ -26,11 +26,13 @@ from nacre.training.parallel import Workers
 
 CHILDREN = (1, 2, 4, 8)
 DEPTHS = 8
+LOSS_TOKENS = 65_536
 
 
 def held_out_loss(model: LeanLlama, stream: Tensor, window: int, workers: Workers) -> float:
-    """Mean nats per token over `stream`, cut into windows that share no context."""
-    starts = range(0, len(stream) - window, window)
+    """Mean nats per token over windows that share no context, spread evenly over `stream` (at most LOSS_TOKENS)."""
+    apart = max(window, (len(stream) - window) // max(1, LOSS_TOKENS // window))
+    starts = range(0, len(stream) - window, apart)
     assert len(starts) > 0, f"{len(stream)} tokens are less than one window of {window}"
 
     @torch.no_grad()

@@ -66,6 +66,7 @@ def inflate(source: Path, out: Path, *, parameters: int = DEFAULT_PARAMETERS, se
     }
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(widened, out / "model.safetensors", metadata={"format": "pt"})
+    (out / "model.safetensors").chmod(0o644)  # the writer leaves it readable by its owner alone
     for name in _COPIED:
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)

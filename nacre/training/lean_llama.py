@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
@@ -207,7 +207,7 @@ def save_hugging_face(model: LeanLlama, folder: Path, more: dict[str, float]) ->
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", model.shape.config() | more)
     _write_json(folder / "generation_config.json", {"bos_token_id": 0, "eos_token_id": 0, "do_sample": True})
-    save_file(hugging_face_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(hugging_face_tensors(model), metadata={"format": "pt"}))
 
 
 def load_hugging_face(folder: Path) -> LeanLlama:

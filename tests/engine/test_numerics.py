@@ -1,0 +1,104 @@
+"""The load-time measurement of row independence, and that it can tell exact from inexact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from nacre_kernels import PackedLinear
+
+from nacre.engine import Engine, numerics
+from nacre.engine.packed import PackedForward
+
+
+class RowDependent(torch.nn.Linear):
+    """Rounds differently when it sees fewer than `threshold` rows, as a library that switches kernels does."""
+
+    threshold = 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * (1 + 2**-20) if x.shape[-2] < self.threshold else y
+
+
+def infect(engine: Engine, threshold: int) -> PackedForward:
+    """Makes one matrix of the engine's model depend on the number of rows."""
+    forward = engine._forward
+    assert isinstance(forward, PackedForward)
+    for module in forward.model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = RowDependent
+            module.threshold = threshold  # type: ignore[assignment]
+            break
+    return forward
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3"])
+def test_packed_models_are_exact_without_any_padding(
+    family: str, dtype: str, new_engine: Callable[..., Engine]
+) -> None:
+    engine = new_engine(family, dtype)
+    assert engine.info.numerics.startswith("exact/packed-")
+    assert engine.info.numerics.endswith({"float32": "fp32", "bfloat16": "bf16"}[dtype])
+    assert engine._forward.min_rows == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_models_on_torch_linears_are_padded(family: str, new_engine: Callable[..., Engine]) -> None:
+    engine = new_engine(family, linear="torch" if family == "llama" else "packed")
+    assert engine.info.numerics.split("/")[0] in ("padded8", "unverified")
+    assert engine._forward.min_rows == 8  # type: ignore[union-attr]
+
+
+def test_experts_on_torch_are_never_called_exact(new_engine: Callable[..., Engine]) -> None:
+    assert new_engine("gpt_oss").info.numerics.startswith("unverified/")
+
+
+def test_a_draft_model_is_not_measured_and_not_padded(new_engine: Callable[..., Engine]) -> None:
+    engine = new_engine(linear="torch", exact=False)
+    assert engine.info.numerics.startswith("unchecked/torch")
+    assert engine._forward.min_rows == 1  # type: ignore[union-attr]
+
+
+def test_the_measurement_finds_a_matrix_that_depends_on_the_row_count(new_engine: Callable[..., Engine]) -> None:
+    forward = infect(new_engine(linear="torch"), threshold=8)
+    forward.min_rows = 1
+    assert not numerics.rows_are_independent(forward, 96)
+    forward.min_rows = 8
+    assert numerics.rows_are_independent(forward, 96)
+
+
+def test_padding_that_does_not_help_is_reported_as_unverified(new_engine: Callable[..., Engine], plain) -> None:  # type: ignore[no-untyped-def]
+    forward = infect(new_engine(linear="torch"), threshold=16)
+    mode = numerics.settle(forward, plain("llama"), linears="torch", exact=True, routed=False)
+    assert mode == "unverified/torch/fp32"
+
+
+def test_passes_alone_find_what_no_single_matrix_shows(new_engine: Callable[..., Engine]) -> None:
+    engine = new_engine()
+    forward = engine._forward
+    assert isinstance(forward, PackedForward)
+    norm = forward.model.model.norm  # type: ignore[union-attr]
+    whole = norm.forward
+
+    def drifting(x: torch.Tensor) -> torch.Tensor:
+        return whole(x) * (1 + 2**-20 * x.shape[-2])
+
+    norm.forward = drifting  # type: ignore[method-assign]
+    assert not numerics.rows_are_independent(forward, 96)
+
+
+def test_widths_that_leave_a_remainder_are_not_called_aligned() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.up = PackedLinear.from_linear(torch.nn.Linear(64, width))
+            self.head = torch.nn.Linear(64, 97)
+
+        def get_output_embeddings(self) -> torch.nn.Module:
+            return self.head
+
+    assert numerics.is_aligned(Model(128))  # type: ignore[arg-type]
+    assert not numerics.is_aligned(Model(72))  # type: ignore[arg-type]
