@@ -29,9 +29,7 @@ def tokenizer_fingerprint(path_to_tokenizer_json: str | os.PathLike[str]) -> str
         vocabulary = Tokenizer.from_file(path).get_vocab(with_added_tokens=True)
     except Exception as error:  # noqa: BLE001 - the Rust side raises bare Exception for every kind of bad file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FailedPrecondition(
-            f"{path!r} is not a readable tokenizer.json ({reason}); fetch it again"
-        ) from None
+        raise FailedPrecondition(f"{path!r} is not a readable tokenizer.json ({reason}); fetch it again") from None
     return vocabulary_fingerprint(vocabulary)
 
 

@@ -104,6 +104,16 @@ def test_removing_a_node_takes_its_subtree_and_nothing_else() -> None:
     assert tree.add(tree.tip, 1, 0.5) is not top
 
 
+def test_what_is_dead_or_settled_holds_on_to_nothing() -> None:
+    tree = DraftTree(7, 4, max_nodes=8)
+    settled = tree.tip
+    dead = [*tree.remove(grow(tree, 1, 2).parent or settled)]
+    grow(tree, 3, 4)
+    dead += tree.commit((5,)).dead
+    assert len(dead) == 4
+    assert all(node.children == {} for node in (settled, *dead))
+
+
 def test_room_comes_back_when_nodes_die() -> None:
     tree = DraftTree(7, 4, max_nodes=2)
     grow(tree, 1, 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition
+from nacre.models import located
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
 from nacre.runtime.settings import VerifierSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
@@ -73,7 +74,7 @@ async def serve(settings: VerifierSettings) -> None:
 def load(settings: VerifierSettings) -> tuple[Engine, Served]:
     """Loads and probes the target; blocking."""
     loaded = load_model(
-        settings.target,
+        located(settings.target),
         dtype=settings.dtype,
         device=settings.device,
         threads=settings.threads,

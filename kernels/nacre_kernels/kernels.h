@@ -6,9 +6,6 @@
  */
 #ifndef NACRE_KERNELS_H
 #define NACRE_KERNELS_H
-#ifndef DEPTH
-#define DEPTH 256
-#endif
 
 #include <stddef.h>
 #include <stdint.h>
@@ -27,9 +24,9 @@ enum { NK_F32 = 0, NK_BF16 = 1 }; /* PUBLIC: element types */
 /* ---- linear: shapes of the packed weight ---------------------------------------------------------------------------- */
 enum {
     NK_PANEL = 32,             /* outputs in a panel */
-    NK_DEPTH = DEPTH,            /* inputs in a block; accumulators pause in memory between blocks */
+    NK_DEPTH = 256,            /* inputs in a block; accumulators pause in memory between blocks */
     NK_X_STRIDE = NK_DEPTH + 16, /* floats between widened rows: no two rows fall on the same cache set */
-    NK_ROWS = 126,             /* rows in a chunk: the widened chunk stays in the L2 cache */
+    NK_ROWS = 128,             /* most rows in a chunk: the widened chunk stays in the L2 cache */
     NK_GROUP_FLOATS = 1 << 16, /* accumulators of a group of panels */
     NK_AHEAD_BYTES = 4096,     /* how far a lone tile reads ahead */
     NK_FINISH = 8              /* panels rounded and stored together */
@@ -80,7 +77,8 @@ typedef struct {
     void (*linear_tile)(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
                         nk_ahead ahead);
     void (*widen)(const uint16_t *from, float *to, int64_t count);                 /* bf16 -> fp32 */
-    void (*finish)(const float *c, const float *bias, void *y, int y_type, int64_t columns); /* one row of one panel */
+    /* y[columns] = round(c + bias) for one row; its panels lie c_stride floats apart, the last one may be partial */
+    void (*finish)(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns);
     /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes from `count` on hold anything */
     void (*load_keys)(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim,
                       double *kt);

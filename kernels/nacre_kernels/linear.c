@@ -63,15 +63,12 @@ static void widen_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t r
 /* Row by row over several panels: rows of y are far apart, and short pieces of many rows thrash caches and page tables. */
 static void finish_panels(const nk_isa *isa, const call *c, int64_t first, int64_t last, int64_t row0, int64_t rows,
                           const float *acc) {
-    size_t size = element_bytes(c->x_type);
+    int64_t column = first * NK_PANEL, end = last * NK_PANEL < c->outputs ? last * NK_PANEL : c->outputs;
+    const float *bias = c->bias ? c->bias + column : NULL;
     for (int64_t r = 0; r < rows; r++) {
-        for (int64_t panel = first; panel < last; panel++) {
-            int64_t column = panel * NK_PANEL;
-            int64_t columns = c->outputs - column < NK_PANEL ? c->outputs - column : NK_PANEL;
-            char *y = (char *)c->y + ((size_t)(row0 + r) * (size_t)c->outputs + (size_t)column) * size;
-            isa->finish(acc + ((panel - first) * rows + r) * NK_PANEL, c->bias ? c->bias + column : NULL, y, c->x_type,
-                        columns);
-        }
+        size_t at = (size_t)(row0 + r) * (size_t)c->outputs + (size_t)column;
+        isa->finish(acc + r * NK_PANEL, rows * NK_PANEL, bias, (char *)c->y + at * element_bytes(c->x_type), c->x_type,
+                    end - column);
     }
 }
 
@@ -112,7 +109,7 @@ static void run_share(void *context, int part, int parts) {
     call *c = context;
     const nk_isa *isa = nk_current_isa();
     int64_t begin = c->panels * part / parts, end = c->panels * (part + 1) / parts;
-    int64_t chunk = c->rows < NK_ROWS ? c->rows : NK_ROWS;
+    int64_t chunks = (c->rows + NK_ROWS - 1) / NK_ROWS, chunk = (c->rows + chunks - 1) / chunks;
     int64_t group = NK_GROUP_FLOATS / (chunk * NK_PANEL);
     if (begin == end) return;
     float *x = nk_scratch((size_t)(chunk * NK_X_STRIDE + group * chunk * NK_PANEL) * sizeof(float));

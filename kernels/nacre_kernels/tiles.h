@@ -98,23 +98,35 @@ NK_TARGET static void widen(const uint16_t *from, float *to, int64_t count) {
     for (; i < count; i++) to[i] = nk_from_bf16(from[i]);
 }
 
-NK_TARGET static void finish(const float *c, const float *bias, void *y, int y_type, int64_t columns) {
-    int64_t i = 0;
-    for (; i + WF <= columns; i += WF) {
-        VF sum = vf_load(c + i);
-        if (bias) sum = vf_add(sum, vf_load(bias + i));
-        if (y_type == NK_BF16)
-            vf_store_bf16((uint16_t *)y + i, sum);
-        else
-            vf_store((float *)y + i, sum);
+HOT void finish_as(const int y_type, const float *c, int64_t c_stride, const float *bias, void *y, int64_t columns) {
+    int64_t column = 0;
+    for (; column < columns; c += c_stride) {
+        for (int i = 0; i < NK_PANEL && column < columns; i += WF, column += WF) {
+            if (columns - column < WF) {
+                for (; column < columns; i++, column++) {
+                    float sum = bias ? c[i] + bias[column] : c[i];
+                    if (y_type == NK_BF16)
+                        ((uint16_t *)y)[column] = nk_to_bf16(sum);
+                    else
+                        ((float *)y)[column] = sum;
+                }
+                return;
+            }
+            VF sum = vf_load(c + i);
+            if (bias) sum = vf_add(sum, vf_load(bias + column));
+            if (y_type == NK_BF16)
+                vf_store_bf16((uint16_t *)y + column, sum);
+            else
+                vf_store((float *)y + column, sum);
+        }
     }
-    for (; i < columns; i++) {
-        float sum = bias ? c[i] + bias[i] : c[i];
-        if (y_type == NK_BF16)
-            ((uint16_t *)y)[i] = nk_to_bf16(sum);
-        else
-            ((float *)y)[i] = sum;
-    }
+}
+
+NK_TARGET static void finish(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns) {
+    if (y_type == NK_BF16)
+        finish_as(NK_BF16, c, c_stride, bias, y, columns);
+    else
+        finish_as(NK_F32, c, c_stride, bias, y, columns);
 }
 
 /* ---- attention ------------------------------------------------------------------------------------------------------ */

@@ -11,15 +11,15 @@ stream the tokens come down on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from nacre.client.generation import Generation, Request, Retry
 from nacre.drafting import Proposer
-from nacre.errors import InvalidArgument
+from nacre.errors import InvalidArgument, Unavailable
 from nacre.runtime.draft_worker import DraftWorker
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
 from nacre.session import DrafterLimits
@@ -27,6 +27,8 @@ from nacre.text import Vocabulary
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
 from nacre.wire import messages
 from nacre.wire.errors import error_of
+
+T = TypeVar("T")
 
 #: A tokenizer file larger than this is not believed.
 MAX_TOKENIZER_BYTES = 128 * 1024 * 1024
@@ -81,25 +83,35 @@ class AsyncClient:
 
     async def model(self) -> verifier_pb2.GetModelResponse:
         """What is served: ids, limits, fingerprint."""
-        try:
-            return await self._stub.GetModel(verifier_pb2.GetModelRequest(), timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as failure:
-            raise error_of(failure, self.address) from None
+        return await self._patiently(
+            lambda: self._stub.GetModel(verifier_pb2.GetModelRequest(), timeout=self._timeout_s)
+        )
 
     async def vocabulary(self) -> Vocabulary:
         """The target's tokenizer, fetched once."""
         if self._vocabulary is None:
-            data = bytearray()
-            try:
-                request = verifier_pb2.GetTokenizerRequest()
-                async for piece in self._stub.GetTokenizer(request, timeout=self._timeout_s):
-                    data += piece.chunk
-                    if len(data) > MAX_TOKENIZER_BYTES:
-                        raise InvalidArgument(f"{self.address} sends a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")
-            except grpc.aio.AioRpcError as failure:
-                raise error_of(failure, self.address) from None
-            self._vocabulary = Vocabulary(bytes(data))
+            self._vocabulary = Vocabulary(await self._patiently(self._tokenizer_json))
         return self._vocabulary
+
+    async def _tokenizer_json(self) -> bytes:
+        data = bytearray()
+        async for piece in self._stub.GetTokenizer(verifier_pb2.GetTokenizerRequest(), timeout=self._timeout_s):
+            data += piece.chunk
+            if len(data) > MAX_TOKENIZER_BYTES:
+                raise InvalidArgument(f"{self.address} sends a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")
+        return bytes(data)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call that is tried again while the other side is coming up or going over to another."""
+        for delay_s in (*self._retry.delays_s(), None):
+            try:
+                return await call()
+            except grpc.aio.AioRpcError as failure:
+                error = error_of(failure, self.address)
+                if delay_s is None or not isinstance(error, Unavailable):
+                    raise error from None
+            await asyncio.sleep(delay_s)
+        raise AssertionError("the last attempt returns or raises")
 
     async def start(self, prompt: str | Sequence[int], **options: Any) -> Generation:
         """A generation of `prompt` (text, or token ids); `options` are the fields of `Request`."""

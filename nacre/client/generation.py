@@ -90,6 +90,10 @@ class Retry:
     first_delay_s: float = 0.1
     longest_delay_s: float = 2.0
 
+    def delays_s(self) -> tuple[float, ...]:
+        """The pause before each further attempt."""
+        return tuple(min(self.first_delay_s * 2**i, self.longest_delay_s) for i in range(self.attempts))
+
 
 class Generation:
     """Iterate over it for `Piece`s; afterwards `tokens`, `text`, `finish_reason`, `seed` and `statistics` are complete.
@@ -153,14 +157,12 @@ class Generation:
                     async for piece in pieces:
                         yield piece
                 return
-            except Unavailable as error:
+            except Unavailable:
                 failures = failures + 1 if len(self.tokens) == known else 1
                 if failures > self._retry.attempts:
                     raise
-                delay = min(self._retry.first_delay_s * 2 ** (failures - 1), self._retry.longest_delay_s)
-                await asyncio.sleep(delay)
+                await asyncio.sleep(self._retry.delays_s()[failures - 1])
                 self._resumed += bool(self.tokens)
-                del error
 
     async def _stream(self) -> AsyncIterator[Piece]:
         """One connection's worth of the generation."""

@@ -79,7 +79,7 @@ class Engine:
             raise InvalidArgument(f"linear {linear!r} is not one of {', '.join(LINEARS)}", param="linear")
         built = _build(loaded, kv_bytes, linear, exact)
         self._forward = built.forward
-        mode = numerics.settle(built.forward, loaded, linears=built.linears, exact=exact, routed=built.routed)
+        mode = numerics.settle(built.forward, loaded, linears=built.linears, exact=exact, provable=built.provable)
         self._pool = KvPool(self._forward.slots, self._forward.slot_bytes, max_sequences)
         safe = conformance.safe_positions(loaded.model.config)
         self._vocab_size = loaded.vocab_size
@@ -223,7 +223,7 @@ class Engine:
 class _Built:
     forward: PackedForward | RecomputeForward
     linears: str
-    routed: bool = False
+    provable: bool = True
     refusal: str = ""
 
 
@@ -247,17 +247,22 @@ def _build(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> _Bui
 
 
 def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> tuple[_Built, PackedForward]:
-    model = loaded.model
-    word, whole, routed = "torch", False, any(parameter.dim() > 2 for parameter in model.parameters())
+    model, threads = loaded.model, loaded.threads
+    # Fused experts see only the rows routed to them: their row count depends on every row of the pass.
+    routed = any(parameter.dim() > 2 for parameter in model.parameters())
+    aligned = numerics.is_aligned(model, threads)
+    left = True
+    word = "torch"
     if linear == "packed":
-        report = pack_model(model, threads=loaded.threads)
+        report = pack_model(model, threads=threads)
+        left = bool(report.left)
         if report.packed:
-            word = "mixed" if report.left else "packed"
-        whole = not report.left and numerics.is_aligned(model)
-    min_rows = PADDED_ROWS if exact and not whole else 1
-    forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=loaded.threads)
-    # Element-wise ops are torch's, so its instruction set belongs to the name even where the linears' bits do not care.
-    return _Built(forward, f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}", routed), forward
+            word = "mixed" if left else "packed"
+    min_rows = PADDED_ROWS if exact and (left or not aligned) else 1
+    forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=threads)
+    # Element-wise ops are torch's: its instruction set belongs to the name even where the linears' bits do not care.
+    linears = f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    return _Built(forward, linears, provable=not routed and (aligned or threads == 1)), forward
 
 
 def _fingerprint(loaded: LoadedModel, mode: str, versions: Sequence[str]) -> str:

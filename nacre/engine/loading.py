@@ -101,14 +101,14 @@ def load_model(
 def locate(source: str, revision: str | None = None) -> tuple[Path, str, str]:
     """Where the model's files are: (directory, model id, hub commit or '')."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         if revision is not None:
             raise InvalidArgument(
                 f"revision {revision!r} was given for the directory {source!r}; a revision names a hub commit",
                 param="revision",
             )
         return path, path.resolve().name, ""
-    if path.exists():
+    if source and path.exists():
         raise InvalidArgument(f"{source!r} is a file; give the directory that holds config.json and *.safetensors")
     if not source or source[0] in "./~" or source.count("/") > 1:
         raise NotFound(f"no directory {source!r}; give a Hugging Face model directory or a hub id like org/name")

@@ -15,6 +15,7 @@ The verdict is a word in `EngineInfo.numerics`, `<guarantee>/<linears>/<dtype>`:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,19 +43,19 @@ _KNOWN = 4  # text[: _KNOWN + 1] is always prefix; the rows from _KNOWN on are c
 
 
 def settle(
-    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool, routed: bool
+    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool, provable: bool
 ) -> str:
     """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact.
 
-    `routed` says that some matrices see only the rows routed to them (fused experts on torch): their row count
-    depends on every row of the pass, so a measurement of a few passes proves nothing.
+    `provable=False` says that the model has sources of dependence which a measurement of a few passes can miss: then
+    it is unverified whatever the measurement finds.
     """
     dtype = str(loaded.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
     if isinstance(forward, RecomputeForward):
         return f"exact/recompute/{dtype}"
     if not exact:
         return f"unchecked/{linears}/{dtype}"
-    for min_rows in () if routed else sorted({forward.min_rows, PADDED_ROWS}):
+    for min_rows in sorted({forward.min_rows, PADDED_ROWS}) if provable else ():
         forward.min_rows = min_rows
         if rows_are_independent(forward, loaded.vocab_size):
             guarantee = "exact" if min_rows == 1 else f"padded{min_rows}"
@@ -103,15 +104,20 @@ def _features(layer: torch.nn.Module) -> tuple[int, int]:
     return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
 
 
-def is_aligned(model: PreTrainedModel) -> bool:
-    """Whether every activation is a whole number of vector registers wide.
+def is_aligned(model: PreTrainedModel, threads: int) -> bool:
+    """Whether torch computes every element of every activation by the same instructions.
 
-    If not, torch computes exp and tanh at the end of a tensor by other instructions than in its middle: a difference in
-    a rare last bit, too rare to be left to a measurement. Padding keeps real rows away from the end.
+    Its silu, sigmoid and tanh-gelu treat the last elements of a thread's share in another way than the rest: a
+    difference in a rare last bit, too rare to be left to a measurement. Widths that are whole vectors in every share
+    have no such elements. With one thread, padding keeps real rows away from the end as well.
     """
+    step = _VECTOR_ELEMENTS * math.lcm(*range(1, threads + 1))
+    width = getattr(model.config.get_text_config(), "intermediate_size", None)
+    if isinstance(width, int):
+        return width % step == 0
     head = model.get_output_embeddings()
     return all(
-        _features(module)[1] % _VECTOR_ELEMENTS == 0
+        _features(module)[1] % step == 0
         for module in model.modules()
         if isinstance(module, _MATRICES) and module is not head
     )

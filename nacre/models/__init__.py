@@ -23,6 +23,7 @@ __all__ = [
     "held_out_modules",
     "held_out_prompts",
     "is_held_out",
+    "located",
     "prompts_from",
     "standard_library",
 ]
@@ -34,6 +35,13 @@ def bundled(name: str) -> Path:
     if name not in BUNDLED or not (folder / "config.json").is_file():
         raise NotFound(f"no bundled model {name!r}; there are: {', '.join(BUNDLED)}", param="model")
     return folder
+
+
+def located(source: str) -> str:
+    """Where a model named on a command line is: a bundled name becomes its directory, all else stays as it is."""
+    if source in BUNDLED and not Path(source).exists():
+        return str(bundled(source))
+    return source
 
 
 def held_out_modules() -> list[Module]:

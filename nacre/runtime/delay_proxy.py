@@ -118,6 +118,7 @@ class DelayProxy:
         self.connections += 1
         number = self.connections
         writers = [writer]
+        complete = False
         try:
             far_reader, far_writer = await asyncio.open_connection(self._target_host, self._target_port)
             writers.append(far_writer)
@@ -132,12 +133,14 @@ class DelayProxy:
                         pumps.create_task(wire.give())
             finally:
                 self._wires -= {up, down}
+            complete = True
         except* OSError:  # one end is gone: so is the other
             pass
         finally:
             self._open.difference_update(writers)
             for each in writers:
-                _abort(each)
+                # What was handed to a transport may still be on its way out; only a broken connection is cut.
+                each.close() if complete else _abort(each)
 
     def _wire(self, seed: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Wire:
         return _Wire(reader, writer, Schedule(self._link, seed), self._flowing)

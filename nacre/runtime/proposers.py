@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nacre.drafting import Proposer, proposer_class
 from nacre.errors import FailedPrecondition
+from nacre.models import located
 from nacre.runtime.settings import DrafterSettings
 from nacre.wire import messages
 
@@ -30,7 +31,7 @@ def build_proposer(settings: DrafterSettings) -> BuiltProposer:
     from nacre.engine import Engine, RowBlock, load_model
 
     loaded = load_model(
-        settings.draft,
+        located(settings.draft),
         dtype=settings.dtype,
         device=settings.device,
         threads=settings.threads,

@@ -16,7 +16,7 @@ import numpy as np
 from nacre.sampling.fixed_order import ln32
 from nacre.sampling.params import RowContext
 from nacre.sampling.processors import plan_of
-from nacre.sampling.race import find_candidates, perturbed, ranked
+from nacre.sampling.race import best_perturbed
 from nacre.sampling.race_noise import F32Array, I64Array, noise_at
 from nacre.sampling.sampler import inverse_temperatures, processed
 
@@ -57,9 +57,8 @@ def draft_scores(
         if racing:
             everything = len(racing) == len(rows)
             contexts = rows if everything else [rows[r] for r in racing]
-            candidates = find_candidates(work if everything else work[racing], inverse[racing], contexts, top_m)
-            scores = perturbed(candidates, contexts)
-            best_ids[racing], best_scores[racing] = ranked(candidates, scores, len(racing), top_m)
+            chosen_from = work if everything else work[racing]
+            best_ids[racing], best_scores[racing] = best_perturbed(chosen_from, inverse[racing], contexts, top_m)
         for r, plan in enumerate(plans):
             if sound[r] and plan.greedy:
                 ids = _greatest(work[r], top_m)

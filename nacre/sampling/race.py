@@ -18,17 +18,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nacre.sampling.fixed_order import ln32
+from nacre.sampling.noise_cache import SHARED_NOISE
 from nacre.sampling.params import RowContext
 from nacre.sampling.philox import MASK32
 from nacre.sampling.race_noise import (
     BLOCK,
     BLOCK_SHIFT,
     MAX_LN_NOISE,
-    SHARED_BLOCK_NOISE,
     F32Array,
     I64Array,
     id_noise_at,
 )
+
+# Up to this vocabulary size drafters remember the noise of all ids: 32 KiB per position.
+MAX_REMEMBERED_IDS = 8192
 
 _LOWEST = np.float32(np.finfo(np.float32).min)
 
@@ -54,7 +57,7 @@ def find_candidates(logits: F32Array, inverse: F32Array, rows: Sequence[RowConte
         logits = _whole_blocks(logits)
     blocks = logits.shape[1] >> BLOCK_SHIFT
     streams = [(row.key, row.position) for row in rows]
-    minimum, log_minimum, winner = SHARED_BLOCK_NOISE.stacked(streams, blocks)  # [rows, blocks] each
+    minimum, log_minimum, winner = SHARED_NOISE.blocks(streams, blocks)  # [rows, blocks] each
 
     flat_logits = logits.reshape(-1)
     row_starts = (np.arange(len(rows)) * logits.shape[1])[:, None]
@@ -112,18 +115,37 @@ def race_winners(candidates: Candidates, scores: F32Array, rows: int) -> I64Arra
     return candidates.id[first_best[np.searchsorted(first_best, starts)]]
 
 
-def ranked(candidates: Candidates, scores: F32Array, rows: int, top_m: int) -> tuple[I64Array, F32Array]:
+def best_perturbed(
+    logits: F32Array, inverse: F32Array, rows: Sequence[RowContext], top_m: int
+) -> tuple[I64Array, F32Array]:
+    """The ids of the best `top_m` scores of every row and the scores; see `find_candidates` and `ranked`.
+
+    Asked for several ids per row, the candidates are many, and drafters return to a position again and again: for a
+    vocabulary of moderate size remembering the noise of all ids is cheaper than finding out which are needed.
+    """
+    if logits.shape[1] > MAX_REMEMBERED_IDS:
+        candidates = find_candidates(logits, inverse, rows, top_m)
+        return ranked(candidates.row, candidates.id, perturbed(candidates, rows), len(rows), top_m)
+    vocab = logits.shape[1]
+    noise = SHARED_NOISE.log_noise([(row.key, row.position) for row in rows], -(-vocab // BLOCK))
+    scores = logits * inverse[:, None] - noise[:, :vocab]
+    bound = np.maximum(kth_greatest(scores, top_m), _LOWEST)
+    row, ids = np.divmod(np.flatnonzero(scores >= bound[:, None]), vocab)
+    return ranked(row, ids, scores[row, ids], len(rows), top_m)
+
+
+def ranked(row: I64Array, ids: I64Array, scores: F32Array, rows: int, top_m: int) -> tuple[I64Array, F32Array]:
     """The best `top_m` of every row, best first; missing ones have id -1 and score minus infinity.  [rows, top_m]"""
-    order = np.lexsort((candidates.id, -scores, candidates.row))
-    row = candidates.row[order]
+    order = np.lexsort((ids, -scores, row))
+    row = row[order]
     rank = np.arange(len(row)) - np.searchsorted(row, np.arange(rows))[row]
     placed = rank < top_m
     order, row, rank = order[placed], row[placed], rank[placed]
-    ids = np.full((rows, top_m), -1, dtype=np.int64)
-    best = np.full((rows, top_m), -np.inf, dtype=np.float32)
-    ids[row, rank] = candidates.id[order]
-    best[row, rank] = scores[order]
-    return ids, best
+    best_ids = np.full((rows, top_m), -1, dtype=np.int64)
+    best_scores = np.full((rows, top_m), -np.inf, dtype=np.float32)
+    best_ids[row, rank] = ids[order]
+    best_scores[row, rank] = scores[order]
+    return best_ids, best_scores
 
 
 def _whole_blocks(logits: F32Array) -> F32Array:

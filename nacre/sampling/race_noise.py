@@ -17,10 +17,6 @@ Counter layout: (block or id >> 2, position low, position high, purpose << 8 | l
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,8 +64,13 @@ def _signed(words: U64Array) -> I64Array:
     return words.view(np.int64)
 
 
-def block_noise_at(blocks: U64Array, keys: tuple[U64Array, U64Array], positions: tuple[U64Array, U64Array]) -> Any:
-    """Level 0 of the given blocks: (minimum of S over the block, the id that attains it)."""
+def block_noise_at(
+    blocks: U64Array, keys: tuple[U64Array, U64Array], positions: tuple[U64Array, U64Array]
+) -> tuple[F32Array, I64Array]:
+    """Level 0 of the given blocks: (minimum of S over the block, the id that attains it).
+
+    Keys and positions are given as their low and high words; arrays of one length, or of length 1.
+    """
     x0, x1, _, _ = philox4x32(blocks, *positions, word(PURPOSE_TARGET_RACE << 8), *keys)
     winners = (blocks << np.uint64(BLOCK_SHIFT)) | (x1 & np.uint64(BLOCK - 1))
     return race_exp(_signed(x0)) * np.float32(1 / BLOCK), _signed(winners)
@@ -91,77 +92,23 @@ def noise_at(ids: I64Array, key: int, position: int) -> F32Array:
     return np.where(winners == ids, noise, noise + id_noise_at(ids, keys, positions))
 
 
-@dataclass(frozen=True, slots=True)
-class BlockNoise:
-    """Level 0 of consecutive positions. Read-only, shared between callers."""
+def block_noise(key: int, first: int, positions: int, blocks: int) -> tuple[F32Array, F32Array, I64Array]:
+    """Level 0 of blocks 0, 1, … at `positions` positions from `first` on: (minimum, its ln32, the id that attains it).
 
-    noise: F32Array  # [positions, 2, blocks]: the minimum of S over the block, and its ln32
-    winner: I64Array  # [positions, blocks], token ids (one of the last block may lie outside the vocabulary)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.noise.nbytes + self.winner.nbytes
-
-
-def make_block_noise(key: int, first: int, positions: int, blocks: int) -> BlockNoise:
-    """Level 0 of `blocks` blocks at `positions` positions from `first` on."""
+    Each is [positions, blocks]; an id of the last block may lie outside the vocabulary.
+    """
     block_ids = np.tile(np.arange(blocks, dtype=np.uint64), positions)
     index = np.repeat(np.arange(first, first + positions, dtype=np.uint64), blocks)
-    halves = (index & np.uint64(MASK32), index >> np.uint64(32))
-    minimum, winner = block_noise_at(block_ids, split64(key), halves)
-    noise = np.stack([minimum.reshape(positions, blocks), ln32(minimum).reshape(positions, blocks)], axis=1)
-    return BlockNoise(noise, winner.reshape(positions, blocks))
+    minimum, winner = block_noise_at(block_ids, split64(key), (index & np.uint64(MASK32), index >> np.uint64(32)))
+    shape = (positions, blocks)
+    return minimum.reshape(shape), ln32(minimum).reshape(shape), winner.reshape(shape)
 
 
-class BlockNoiseCache:
-    """Level 0 by (key, position), least recently used out first.
-
-    Rows of equal position share their noise, the drafters inside a process share it with the verifier, and a
-    position is visited again by the next pass. With small vocabularies the cost of a call is the number of array
-    operations, not their length, so a miss computes an aligned group of positions at once: the next ones will be
-    asked for. Safe to use from several threads; a value never depends on what the cache holds.
-    """
-
-    GROUP_BLOCKS = 2048
-
-    def __init__(self, max_bytes: int = 32 << 20) -> None:
-        self._max_bytes = max_bytes
-        self._size_bytes = 0
-        self._groups: OrderedDict[tuple[int, int, int], BlockNoise] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @property
-    def size_bytes(self) -> int:
-        return self._size_bytes
-
-    def stacked(self, streams: Sequence[tuple[int, int]], blocks: int) -> tuple[F32Array, F32Array, I64Array]:
-        """Block minima, their ln32 and the block winners of every (key, position).  [streams, blocks] each"""
-        group_shift = max(0, (self.GROUP_BLOCKS // blocks).bit_length() - 1)
-        in_group = (1 << group_shift) - 1
-        noise = np.empty((2, len(streams), blocks), dtype=np.float32)
-        winner = np.empty((len(streams), blocks), dtype=np.int64)
-        for i, (key, position) in enumerate(streams):
-            group = self._group(key, position >> group_shift, blocks, group_shift)
-            noise[:, i] = group.noise[position & in_group]
-            winner[i] = group.winner[position & in_group]
-        return noise[0], noise[1], winner
-
-    def _group(self, key: int, number: int, blocks: int, group_shift: int) -> BlockNoise:
-        name = (key, number, blocks)
-        with self._lock:
-            group = self._groups.get(name)
-            if group is not None:
-                self._groups.move_to_end(name)
-                return group
-        group = make_block_noise(key, number << group_shift, 1 << group_shift, blocks)
-        with self._lock:
-            if name not in self._groups:
-                self._groups[name] = group
-                self._size_bytes += group.size_bytes
-                while self._size_bytes > self._max_bytes and len(self._groups) > 1:
-                    _, evicted = self._groups.popitem(last=False)
-                    self._size_bytes -= evicted.size_bytes
-        return group
-
-
-SHARED_BLOCK_NOISE = BlockNoiseCache()
+def full_log_noise(key: int, position: int, minimum: F32Array, winner: I64Array) -> F32Array:
+    """ln32(S) of all ids of the blocks whose level 0 at this position is given.  [32 * blocks]"""
+    quads = np.arange(len(minimum) * (BLOCK // 4), dtype=np.uint64)
+    words = philox4x32(quads, *split64(position), word(PURPOSE_TARGET_RACE << 8 | 1), *split64(key))
+    noise = race_exp(_signed(np.stack(words, axis=1)).reshape(len(minimum), BLOCK)) + minimum[:, None]
+    noise = noise.reshape(-1)
+    noise[winner] = minimum
+    return ln32(noise)

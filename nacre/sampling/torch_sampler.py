@@ -155,9 +155,7 @@ def _tokens(work: torch.Tensor, rows: Sequence[RowContext], plans: Sequence[Proc
     greedy = [r for r, plan in enumerate(plans) if plan.greedy]
     racing = [r for r, plan in enumerate(plans) if not plan.greedy]
     if greedy:
-        best, first = work[greedy].max(dim=1, keepdim=True).values, work[greedy]
-        # argmax of the comparison, not of the values: the first of equals on every device.
-        tokens[greedy] = (first == best).to(torch.uint8).argmax(dim=1).cpu().numpy()
+        tokens[greedy] = work[greedy].argmax(dim=1).cpu().numpy()  # torch, too, returns the first of equals
     if racing:
         contexts = [rows[r] for r in racing]
         inverse = sampler.inverse_temperatures([plans[r] for r in racing])

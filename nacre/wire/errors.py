@@ -30,6 +30,19 @@ _ALIASES = {
     "DATA_LOSS": "INTERNAL",
     "ALREADY_EXISTS": "FAILED_PRECONDITION",
 }
+# How gRPC's core words a broken connection; a service's own UNAVAILABLE explains itself.
+_TRANSPORT_WORDS = (
+    "failed to connect",
+    "onnection",
+    "ocket",
+    "ping timeout",
+    "GOAWAY",
+    "tream removed",
+    "Cancelling all calls",
+    "ecvmsg",
+    "DNS resolution",
+    "Too many pings",
+)
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -45,6 +58,6 @@ def error_of(failure: grpc.RpcError, peer: str) -> errors.NacreError:
     name = _ALIASES.get(code.name, code.name)
     details = " ".join((failure.details() or "").split())
     kind = _BY_STATUS.get(name, errors.Internal)
-    if kind is errors.Unavailable:
+    if kind is errors.Unavailable and (not details or any(word in details for word in _TRANSPORT_WORDS)):
         return errors.Unavailable(f"{peer} is unreachable or going away ({details or code.name}); is it running?")
     return kind(details or f"{peer} answered {code.name} without a message")

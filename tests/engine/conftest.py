@@ -101,6 +101,11 @@ def model_copy(model_directory: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_random_model() -> Callable[[PretrainedConfig], PreTrainedModel]:
+    return random_model
+
+
+@pytest.fixture(scope="session")
 def plain(model_directory: Callable[[str], Path]) -> Callable[..., LoadedModel]:
     """The same model as transformers runs it."""
 

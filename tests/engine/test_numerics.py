@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from nacre_kernels import PackedLinear
+from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 
-from nacre.engine import Engine, numerics
+from nacre.engine import Engine, load_model, numerics
+from nacre.engine.loading import quiet
 from nacre.engine.packed import PackedForward
+
+MakeModel = Callable[[PretrainedConfig], PreTrainedModel]
 
 
 class RowDependent(torch.nn.Linear):
@@ -72,7 +76,7 @@ def test_the_measurement_finds_a_matrix_that_depends_on_the_row_count(new_engine
 
 def test_padding_that_does_not_help_is_reported_as_unverified(new_engine: Callable[..., Engine], plain) -> None:  # type: ignore[no-untyped-def]
     forward = infect(new_engine(linear="torch"), threshold=16)
-    mode = numerics.settle(forward, plain("llama"), linears="torch", exact=True, routed=False)
+    mode = numerics.settle(forward, plain("llama"), linears="torch", exact=True, provable=True)
     assert mode == "unverified/torch/fp32"
 
 
@@ -90,15 +94,24 @@ def test_passes_alone_find_what_no_single_matrix_shows(new_engine: Callable[...,
     assert not numerics.rows_are_independent(forward, 96)
 
 
-def test_widths_that_leave_a_remainder_are_not_called_aligned() -> None:
-    class Model(torch.nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.up = PackedLinear.from_linear(torch.nn.Linear(64, width))
-            self.head = torch.nn.Linear(64, 97)
+def test_an_activation_that_leaves_a_remainder_is_padded_even_if_no_bit_was_seen_to_differ(
+    model_copy: Path, make_random_model: MakeModel
+) -> None:
+    config = model_copy / "config.json"
+    config.write_text(config.read_text().replace('"intermediate_size": 128', '"intermediate_size": 72'))
+    make_random_model(LlamaConfig.from_pretrained(model_copy)).save_pretrained(model_copy)
+    engine = Engine(load_model(str(model_copy), dtype="bfloat16"), kv_bytes=1 << 20)
+    assert engine.info.numerics.startswith("padded8/packed")
 
-        def get_output_embeddings(self) -> torch.nn.Module:
-            return self.head
 
-    assert numerics.is_aligned(Model(128))  # type: ignore[arg-type]
-    assert not numerics.is_aligned(Model(72))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("width", "threads", "aligned"), [(128, 1, True), (72, 1, False), (128, 2, True), (192, 2, False), (128, 3, False)]
+)
+def test_whole_vectors_in_every_threads_share_count_as_aligned(
+    width: int, threads: int, aligned: bool, make_random_model: MakeModel
+) -> None:
+    with quiet():
+        config = LlamaConfig(
+            vocab_size=97, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=width
+        )
+    assert numerics.is_aligned(make_random_model(config), threads) == aligned

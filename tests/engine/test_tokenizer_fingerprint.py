@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_added_tokens_count_and_where_they_are_declared_does_not(tmp_path: Path)
 
 
 def test_it_has_a_known_answer() -> None:
-    assert vocabulary_fingerprint({"a": 0, "é": 1}) == "3b8c9bb22ca9a2c1a0e0a5dc8e1d3b5f"
+    stream = b"\0\0\0\0\1\0\0\0a" + b"\1\0\0\0\2\0\0\0\xc3\xa9"
+    assert vocabulary_fingerprint({"é": 1, "a": 0}) == hashlib.sha256(stream).hexdigest()[:32]
+    assert vocabulary_fingerprint({"a": 0, "é": 1}) == "d33bb9fd7d6aa3ed6c6dc3a7272ee031"
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class BothEnds:
         self.target = ToyTarget(choose(1000), VOCAB)
         limits = SessionLimits(window_nodes=1 + choose(6), max_streams=1 + choose(3))
         stop_ids = frozenset({choose(VOCAB)}) if choose(4) == 0 else frozenset[int]()
-        max_tokens = 1 + choose(24)
+        max_tokens = 1 + choose(40)
         self.verifier = open_session(
             PROMPT, max_tokens=max_tokens, max_positions=64, vocab_size=VOCAB, stop_ids=stop_ids, limits=limits
         )
