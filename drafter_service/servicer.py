@@ -37,7 +37,9 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
         self._tasks: dict[asyncio.Task[None], str] = {}
         self.draining = False
 
-    async def GetDrafter(self, request, context) -> drafter_pb2.GetDrafterResponse:  # noqa: N802
+    async def GetDrafter(
+        self, request: drafter_pb2.GetDrafterRequest, context: grpc.aio.ServicerContext
+    ) -> drafter_pb2.GetDrafterResponse:
         return drafter_pb2.GetDrafterResponse(
             handshake=self._handshake,
             method=self._method,
@@ -45,7 +47,9 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             max_sessions=0 if self.draining else self._worker.max_sessions,
         )
 
-    async def Attach(self, request, context) -> drafter_pb2.AttachResponse:  # noqa: N802
+    async def Attach(
+        self, request: drafter_pb2.AttachRequest, context: grpc.aio.ServicerContext
+    ) -> drafter_pb2.AttachResponse:
         try:
             session_id = await self._attach(request.verifier_address, request.ticket)
         except asyncio.CancelledError:

@@ -65,7 +65,6 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = _now
-        self._errors: tuple[type[Exception], ...] = (TemplateError, TypeError, ValueError, KeyError, AttributeError)
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
@@ -80,7 +79,7 @@ class ChatTemplate:
         values = {"add_generation_prompt": True, "tools": None, "documents": None, **self._specials, **arguments}
         try:
             return self._template.render(messages=list(messages), **values)
-        except self._errors as error:
+        except Exception as error:  # noqa: BLE001  a template is a foreign program, and may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InvalidArgument(f"the chat template refuses these messages: {reason}", param="messages") from None
 

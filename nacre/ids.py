@@ -1,8 +1,9 @@
 """Identities that both ends of a stream compare before they trust each other's numbers.
 
-Rule: an identity is a hash of what is *used*, never of how it is spelled. Two tokenizer files that map the same ids to
-the same tokens are the same tokenizer here, whatever their version, formatting or file name; a vocabulary that differs
-in one entry is another one. Needs no torch and no transformers: a drafter without a model shakes hands too.
+Rule: an identity is a hash of what is *used*, never of how it is spelled. Two tokenizer files that map the
+same ids to the same tokens are the same tokenizer here, whatever their version, formatting or file name; a
+vocabulary that differs in one entry is another one. Needs no torch and no transformers: a drafter without a
+model shakes hands too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _DIGEST_BYTES = 16
 
 
 def tokenizer_fingerprint(path_to_tokenizer_json: str | os.PathLike[str]) -> str:
-    """The fingerprint (32 hex digits) of a `tokenizer.json`: a hash of its whole id -> token map, added tokens included.
+    """The fingerprint (32 hex digits) of a `tokenizer.json`: a hash of its whole id -> token map, added
+    tokens included.
 
     Raises NotFound if there is no such file and FailedPrecondition if it is no tokenizer.
     """

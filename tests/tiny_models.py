@@ -1,7 +1,7 @@
-"""A tiny random target and draft model on disk, for tests that start real services. Needs neither torch nor transformers.
+"""A tiny random target and draft model on disk, for tests that start real services. Needs no torch and no transformers.
 
-Import the fixture where it is wanted: `from tests.tiny_models import tiny_pair`. The draft model is the target with a little
-noise on its weights: it is right often, not always. The tokenizer is byte-level, so every text is in the vocabulary.
+Import the fixture where it is wanted: `from tests.tiny_models import tiny_pair`. The draft model is the target with a
+little noise on its weights: it is right often, not always. The tokenizer is byte-level: it can spell every text.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -29,6 +29,9 @@ from nacre.wire.errors import status_of
 from verifier_service.metrics import VerifierMetrics
 
 log = logging.getLogger("nacre.verifier")
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Requests: TypeAlias = AsyncIterator[pb.SessionRequest]
 
 TOKENIZER_CHUNK_BYTES = 64 * 1024
 MAX_STOP_IDS = 64
@@ -57,7 +60,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         self._metrics = metrics
         self._draw_seed = draw_seed
 
-    async def GetModel(self, request, context) -> verifier_pb2.GetModelResponse:  # noqa: N802
+    async def GetModel(self, request: verifier_pb2.GetModelRequest, context: Context) -> verifier_pb2.GetModelResponse:  # noqa: N802
         info = self._served.info
         return verifier_pb2.GetModelResponse(
             handshake=self._served.handshake,
@@ -73,27 +76,29 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             chat_template=self._served.chat_template,
         )
 
-    async def GetTokenizer(self, request, context) -> AsyncIterator[verifier_pb2.GetTokenizerResponse]:  # noqa: N802
+    async def GetTokenizer(
+        self, request: verifier_pb2.GetTokenizerRequest, context: Context
+    ) -> AsyncIterator[verifier_pb2.GetTokenizerResponse]:
         data = self._served.tokenizer_json
         for start in range(0, len(data), TOKENIZER_CHUNK_BYTES):
             yield verifier_pb2.GetTokenizerResponse(chunk=data[start : start + TOKENIZER_CHUNK_BYTES])
 
-    async def Session(self, request_iterator, context) -> None:  # noqa: N802
+    async def Session(self, request_iterator: Requests, context: Context) -> None:  # noqa: N802
         requests = _read(request_iterator)
         try:
-            first = await anext(requests, None)
-            match first.WhichOneof("body") if first is not None else "missing":
+            first = await anext(requests, None) or pb.SessionRequest()
+            match first.WhichOneof("body"):
                 case "open":
                     session = self._open(first.open, context)
                     await self._serve_owner(session, len(session.machine.tokens), requests, context)
                 case "join":
                     await self._join(first.join, requests, context)
                 case other:
-                    raise InvalidArgument(f"the first request is {other or 'empty'}; it must be Open or Join")
+                    raise InvalidArgument(f"the first request is {other or 'missing'}; it must be Open or Join")
         except Exception as error:  # noqa: BLE001  whatever it is, it ends this stream only
             await self._abort(context, error)
 
-    async def _abort(self, context, error: BaseException) -> None:
+    async def _abort(self, context: Context, error: BaseException) -> None:
         if not isinstance(error, NacreError):
             log.error("stream failed", exc_info=error)
         code, message = status_of(error)
@@ -102,7 +107,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
 
     # -- owners --------------------------------------------------------------------------------------------------
 
-    def _open(self, request: pb.Open, context) -> HostedSession:
+    def _open(self, request: pb.Open, context: Context) -> HostedSession:
         served, info = self._served, self._served.info
         messages.check_handshake(request.handshake, served.handshake)
         params = messages.sampling_from_wire(request.sampling)
@@ -146,7 +151,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         )
         return session
 
-    async def _serve_owner(self, session: HostedSession, cursor: int, requests, context) -> None:
+    async def _serve_owner(self, session: HostedSession, cursor: int, requests: Requests, context: Context) -> None:
         own_guesses = _Drafting(self._host, session)
         try:
             session.machine.replay(cursor)  # refuses a position that cannot be replayed, before anything is sent
@@ -161,7 +166,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             own_guesses.leave()
             self._host.owner_left(session)
 
-    async def _owner_says(self, session: HostedSession, own_guesses: _Drafting, requests) -> None:
+    async def _owner_says(self, session: HostedSession, own_guesses: _Drafting, requests: Requests) -> None:
         async for request in requests:
             match request.WhichOneof("body"):
                 case "draft":
@@ -175,7 +180,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
 
     # -- drafters, and owners that come back ---------------------------------------------------------------------
 
-    async def _join(self, request: pb.Join, requests, context) -> None:
+    async def _join(self, request: pb.Join, requests: Requests, context: Context) -> None:
         messages.check_handshake(request.handshake, self._served.handshake)
         session, as_owner = self._host.by_ticket(request.ticket)
         if as_owner:
@@ -194,7 +199,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             guesses.leave()
             self._metrics.drafters(method).dec()
 
-    async def _drafter_says(self, guesses: _Drafting, requests) -> None:
+    async def _drafter_says(self, guesses: _Drafting, requests: Requests) -> None:
         async for request in requests:
             body = request.WhichOneof("body")
             if body != "draft":
@@ -286,7 +291,7 @@ async def _one_cause() -> AsyncIterator[None]:
         raise cause from None
 
 
-async def _read(request_iterator) -> AsyncIterator[pb.SessionRequest]:
+async def _read(request_iterator: Requests) -> AsyncIterator[pb.SessionRequest]:
     """Requests of a stream; bytes that are no request become InvalidArgument, not a parser's message."""
     try:
         async for request in request_iterator:
@@ -295,7 +300,7 @@ async def _read(request_iterator) -> AsyncIterator[pb.SessionRequest]:
         raise InvalidArgument("a request could not be parsed; it is no nacre.v1.SessionRequest") from None
 
 
-def _tenant(context) -> str:
+def _tenant(context: Context) -> str:
     metadata = dict(context.invocation_metadata() or ())
     tenant = str(metadata.get(TENANT_METADATA, "local"))
     if len(tenant) > 64:

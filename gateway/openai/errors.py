@@ -57,12 +57,12 @@ def unknown_model(asked: str, served: str) -> ApiError:
     )
 
 
-def too_long(tokens: int, bound: int) -> ApiError:
+def too_long(tokens: int, bound: int, param: str) -> ApiError:
     return ApiError(
         InvalidArgument.http_status,
         f"the prompt has {tokens} tokens; this model's context of {bound} leaves room for at most {bound - 1}: "
         "shorten it",
-        param="prompt",
+        param=param,
         code="context_length_exceeded",
     )
 

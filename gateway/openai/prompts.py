@@ -48,10 +48,10 @@ async def completion_prompts(fields: CompletionFields, served: ServedModel, sett
     for entry in entries:
         if isinstance(entry, str):
             ids = await encode(entry, served, param="prompt", add_special_tokens=fields.add_special_tokens)
-            prompts.append(_checked(ids, entry, served))
+            prompts.append(_checked(ids, entry, served, "prompt"))
         else:
             _check_ids(entry, served)
-            prompts.append(_checked(entry, served.vocabulary.decode(entry) if fields.echo else "", served))
+            prompts.append(_checked(entry, served.vocabulary.decode(entry) if fields.echo else "", served, "prompt"))
     return prompts
 
 
@@ -62,7 +62,7 @@ async def chat_prompt(fields: ChatFields, served: ServedModel) -> Prompt:
     messages = _messages(fields.messages)
     text = served.chat.render(messages, fields.chat_template_kwargs)
     # The template writes the special tokens itself.
-    return _checked(await encode(text, served, param="messages", add_special_tokens=False), text, served)
+    return _checked(await encode(text, served, param="messages", add_special_tokens=False), text, served, "messages")
 
 
 async def encode(text: str, served: ServedModel, *, param: str, add_special_tokens: bool) -> list[int]:
@@ -82,11 +82,11 @@ def check_text(text: str, param: str) -> None:
         ) from None
 
 
-def _checked(ids: list[int], text: str, served: ServedModel) -> Prompt:
+def _checked(ids: list[int], text: str, served: ServedModel, param: str) -> Prompt:
     if not ids:
-        raise InvalidArgument("the prompt is empty; send at least one token", param="prompt")
+        raise InvalidArgument("the prompt is empty; send at least one token", param=param)
     if len(ids) >= served.max_positions:
-        raise too_long(len(ids), served.max_positions)
+        raise too_long(len(ids), served.max_positions, param)
     return Prompt(tuple(ids), text)
 
 

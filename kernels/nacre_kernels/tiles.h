@@ -14,9 +14,6 @@
 
 /* ---- linear --------------------------------------------------------------------------------------------------------- */
 
-#ifndef PHINT
-#define PHINT 3
-#endif
 enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
 
 /* `rows` x (2 * subs) vectors of accumulators; sub s covers outputs s*WF.. and 16 + s*WF.. */
@@ -32,8 +29,8 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
     }
     const char *p = w;
     for (int64_t k = 0; k < depth; k++, p += step) {
-        __builtin_prefetch(ahead.from, 0, PHINT);
-        if (w_type == NK_F32) __builtin_prefetch(ahead.from + 64, 0, PHINT);
+        __builtin_prefetch(ahead.from, 0, 3);
+        if (w_type == NK_F32) __builtin_prefetch(ahead.from + 64, 0, 3);
         ahead.from += ahead.step;
         UNROLL for (int s = 0; s < subs; s++) {
             VF low, high;

@@ -1,8 +1,8 @@
 """The `nacre` command.
 
-Rules: results go to standard output, everything else to standard error; with `--json` standard output is one JSON object
-and nothing more. A mistake of the user is one line on standard error and exit code 2, never a traceback. Nothing heavy
-is imported before a command needs it: `nacre --help` must feel instant.
+Rules: results go to standard output, everything else to standard error; with `--json` standard output is one JSON
+object and nothing more. A mistake of the user is one line on standard error and exit code 2, never a traceback. Nothing
+heavy is imported before a command needs it: `nacre --help` must feel instant.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 EXIT_FAILED = 1  # our own bug, or a check that failed
 EXIT_MISTAKE = 2
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from nacre.errors import Internal, NacreError
 
     # The base of all mistakes on a command line; which module it lives in depends on typer's version.
-    usage_error = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+    usage_error: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         code = app(args=arguments, prog_name="nacre", standalone_mode=False)
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NacreError as error:
         return _fail(error.message, EXIT_FAILED if isinstance(error, Internal) else EXIT_MISTAKE)
     except usage_error as error:
-        return _fail(error.format_message(), EXIT_MISTAKE)  # type: ignore[attr-defined]
+        return _fail(error.format_message(), EXIT_MISTAKE)
     except (KeyboardInterrupt, typer.Abort):
         return EXIT_INTERRUPTED
     except ModuleNotFoundError as error:

@@ -83,5 +83,5 @@ def legend(tokens_by: dict[int, int]) -> Text:
 
 
 def harmless(text: str) -> str:
-    """Control and formatting characters but newline and tab become a dot: a model's text must not drive the terminal."""
+    """Control and formatting characters but newline and tab become a dot: a model must not drive the terminal."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf") else "·" for c in text)

@@ -19,7 +19,7 @@ _REFRESH_HZ = 4  # a busy progress bar would take cores from what it reports on
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
 
 
 def note(text: str) -> None:

@@ -43,8 +43,8 @@ def up(
 ) -> None:
     """Serve on this machine: verifiers, drafters and a gateway as child processes. Ctrl-C stops them all.
 
-    A drafter that dies is started again, and so is one of several verifiers. What no flag says comes from nacre.toml and
-    NACRE_* variables, as for the services themselves.
+    A drafter that dies is started again, and so is one of several verifiers. What no flag says comes from nacre.toml
+    and NACRE_* variables, as for the services themselves.
 
     \b
     nacre up

@@ -11,13 +11,13 @@ stream the tokens come down on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
 
-from nacre.client.generation import Generation, Request, Retry
+from nacre.client.generation import Generation, Piece, Request, Retry
 from nacre.drafting import Proposer
 from nacre.errors import InvalidArgument, Unavailable
 from nacre.runtime.draft_worker import DraftWorker
@@ -127,7 +127,7 @@ class AsyncClient:
             retry=self._retry,
         )
 
-    async def generate(self, prompt: str | Sequence[int], **options: Any):
+    async def generate(self, prompt: str | Sequence[int], **options: Any) -> AsyncGenerator[Piece, None]:
         """Streams the pieces of one generation; see `start` for one whose statistics are wanted too."""
         generation = await self.start(prompt, **options)
         try:

@@ -1,10 +1,10 @@
 """The blocking client: the asyncio client on a loop of its own thread.
 
-    with Client("127.0.0.1:8001") as client:
-        for piece in client.generate("def fibonacci(n):", max_tokens=64):
-            print(piece.text, end="")
-        answer = client.complete("import ", max_tokens=8)
-        print(answer.text, answer.statistics.acceptance_length)
+with Client("127.0.0.1:8001") as client:
+    for piece in client.generate("def fibonacci(n):", max_tokens=64):
+        print(piece.text, end="")
+    answer = client.complete("import ", max_tokens=8)
+    print(answer.text, answer.statistics.acceptance_length)
 """
 
 from __future__ import annotations

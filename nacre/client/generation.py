@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -110,7 +110,7 @@ class Generation:
         vocabulary: Vocabulary | None = None,
         worker: DraftWorker | None = None,
         handshake: pb.Handshake | None = None,
-        retry: Retry = Retry(),  # noqa: B008  a frozen value
+        retry: Retry = Retry(),
     ) -> None:
         if request.stop and vocabulary is None:
             raise InvalidArgument("stop strings need the model's tokenizer; give the client one", param="stop")
@@ -130,7 +130,7 @@ class Generation:
         self._retry = retry
         self._output = OutputText(vocabulary, request.stop) if vocabulary is not None else None
         self._resumed = 0
-        self._iterator: AsyncIterator[Piece] | None = None
+        self._iterator: AsyncGenerator[Piece, None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         if self._iterator is None:
@@ -140,7 +140,7 @@ class Generation:
     async def aclose(self) -> None:
         """Ends the generation now; harmless once it has ended."""
         if self._iterator is not None:
-            await self._iterator.aclose()  # type: ignore[attr-defined]
+            await self._iterator.aclose()
 
     async def run(self) -> Generation:
         """Reads to the end."""
@@ -148,7 +148,7 @@ class Generation:
             pass
         return self
 
-    async def _pieces(self) -> AsyncIterator[Piece]:
+    async def _pieces(self) -> AsyncGenerator[Piece, None]:
         failures = 0
         while self.finish_reason is None:
             known = len(self.tokens)
@@ -164,7 +164,7 @@ class Generation:
                 await asyncio.sleep(self._retry.delays_s()[failures - 1])
                 self._resumed += bool(self.tokens)
 
-    async def _stream(self) -> AsyncIterator[Piece]:
+    async def _stream(self) -> AsyncGenerator[Piece, None]:
         """One connection's worth of the generation."""
         call = self._stub.Session()
         drafting = _DeviceDrafting(self._worker, call)

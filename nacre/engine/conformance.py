@@ -1,10 +1,11 @@
 """Proves at load time that a model's class survives the packed pass, on a tiny random copy of it.
 
-transformers promises that attention can be replaced; it does not promise that everything a model does about positions,
-masks and caches goes through attention's arguments (Llama 4 hides chunked attention in a mask; hybrids keep recurrent
-state). So a model of the same config class is built with random weights, at most six layers covering every layer type of
-the real one, windows scaled down below the probe's text lengths; packed trees of several sessions, in fp32, are then
-compared with the plain model run over each path. A class that fails, raises or cannot be shrunk is refused with a line.
+transformers promises that attention can be replaced; it does not promise that everything a model does about
+positions, masks and caches goes through attention's arguments (Llama 4 hides chunked attention in a mask;
+hybrids keep recurrent state). So a model of the same config class is built with random weights, at most six
+layers covering every layer type of the real one, windows scaled down below the probe's text lengths; packed
+trees of several sessions, in fp32, are then compared with the plain model run over each path. A class that
+fails, raises or cannot be shrunk is refused with a line.
 
 Not covered: sizes. A kernel that breaks only at the real width is the numerics probe's business.
 """
@@ -85,8 +86,9 @@ def check(config: PretrainedConfig) -> Verdict:
 def safe_positions(config: PretrainedConfig) -> int | None:
     """Up to which length rotary factors are constant; None where they always are.
 
-    `dynamic` and `longrope` choose their factors by the longest sequence of the pass: one long session would rotate the
-    others' keys differently. Below the original context they never change, so the engine stays below it.
+    `dynamic` and `longrope` choose their factors by the longest sequence of the pass: one long session would
+    rotate the others' keys differently. Below the original context they never change, so the engine stays
+    below it.
     """
     text = config.get_text_config(decoder=True)
     parameters = getattr(text, "rope_parameters", None) or {}
@@ -123,7 +125,7 @@ def _probe(config: PretrainedConfig) -> Verdict:
     return Verdict(True, "", error)
 
 
-# -- a tiny model of the same class --------------------------------------------------------------------------------
+# -- a tiny model of the same class --------------------------------------------------------------------------
 
 
 def tiny_model(config: PretrainedConfig) -> PreTrainedModel:
@@ -136,7 +138,8 @@ def tiny_model(config: PretrainedConfig) -> PreTrainedModel:
             for name, parameter in model.named_parameters():
                 noise = torch.randn_like(parameter)
                 if parameter.dim() >= 2:
-                    # Large enough that every score, gate and logit matters; the library's 0.02 would hide errors.
+                    # Large enough that every score, gate and logit matters; the library's 0.02 would hide
+                    # errors.
                     parameter.copy_(noise / parameter.shape[-1] ** 0.5)
                 elif name.endswith("sinks"):
                     parameter.copy_(noise)
@@ -179,7 +182,9 @@ def _clamp(fields: dict[str, Any], name: str, bound: int) -> None:
 
 
 def _shrink_heads(fields: dict[str, Any], native: dict[str, str], layers: list[int]) -> None:
-    """Few heads in the same proportion. Head dimensions stay: rotary sections and factors are lists of that length."""
+    """Few heads in the same proportion. Head dimensions stay: rotary sections and factors are lists of that
+    length.
+    """
     heads = fields[native["num_attention_heads"]]
     kv_heads = fields.get("num_key_value_heads") or heads
     few_kv = min(kv_heads, 2)
@@ -230,11 +235,11 @@ def _first_shared(fields: dict[str, Any], count: int) -> int:
     return int(count - (fields.get("num_kv_shared_layers") or 0))
 
 
-# -- packed trees against plain paths -------------------------------------------------------------------------------
+# -- packed trees against plain paths ------------------------------------------------------------------------
 
 
 _Work = tuple[RowBlock, list[tuple[int, ...]]]
-"""A block and, for each of its rows, all tokens from the sequence's start."""
+"""A block and, for each of its rows with logits, all tokens from the sequence's start."""
 
 
 class _Session:
@@ -253,11 +258,11 @@ class _Session:
     def tokens(self, count: int) -> tuple[int, ...]:
         return tuple(int(token) for token in self.draw.integers(self.vocabulary, size=count))
 
-    def chunk(self, end: int) -> _Work:
+    def chunk(self, end: int, logits_from: int = 0) -> _Work:
         """The prompt up to `end`."""
         start, self.tip = len(self.tip), self.prompt[:end]
-        paths = [self.prompt[: position + 1] for position in range(start, end)]
-        return RowBlock(self.id, self.prompt[start:end], commit=True), paths
+        paths = [self.prompt[: position + 1] for position in range(start + logits_from, end)]
+        return RowBlock(self.id, self.prompt[start:end], logits_from=logits_from, commit=True), paths
 
     def tree(self, *parents: int) -> _Work:
         """Random rows below the given tree rows (counted over all trees of this session) or TIP."""
@@ -275,7 +280,9 @@ class _Session:
 
 
 def compare(model: PreTrainedModel) -> tuple[float, bool]:
-    """Largest difference between packed and plain logits (relative to the largest, at least 1); do all argmax agree?"""
+    """Largest difference between packed and plain logits (relative to the largest, at least 1); do all argmax
+    agree?
+    """
     forward = PackedForward(model, kv_bytes=1 << 40, max_slots=_SLOTS)
     pool = KvPool(forward.slots, forward.slot_bytes)
     draw = np.random.default_rng(0)
@@ -288,7 +295,7 @@ def compare(model: PreTrainedModel) -> tuple[float, bool]:
         pool.complete(placed)
         packed.update(zip([path for _, paths in work for path in paths], logits, strict=True))
 
-    step(a.chunk(6), b.chunk(5), c.chunk(9))
+    step(a.chunk(6, logits_from=6), b.chunk(5), c.chunk(9, logits_from=7))
     step(c.chunk(17), b.tree(TIP, 0, 0, TIP), a.chunk(11))
     step(a.tree(TIP, 0, 0, 2, 1, TIP), b.tree(0, 4, 2), c.tree(TIP, TIP, 1, 2, 2, 0, 4, 6))
     a.advance(0, 2)

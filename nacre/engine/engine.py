@@ -1,4 +1,5 @@
-"""The sole owner of a model's forward pass: rows of many sequences in, logits out, keys and values kept in between.
+"""The sole owner of a model's forward pass: rows of many sequences in, logits out, keys and values kept in
+between.
 
     sequence = engine.open("tenant", prompt)            # reuses the tenant's longest cached prefix
     chunk = prompt[engine.cached(sequence):]
@@ -7,9 +8,10 @@
     engine.advance(sequence, path)                      # the accepted rows become the prefix, rivals are freed
     engine.close(sequence)
 
-Rule: a row's logits are a function of the tokens on its path from the sequence's start, and of nothing else: not of the
-other rows of the pass, nor of how the prefix came into the cache. `info.numerics` says whether that was verified bit
-for bit on this model. `step` validates everything first: when it raises, nothing has happened.
+Rule: a row's logits are a function of the tokens on its path from the sequence's start, and of nothing else:
+not of the other rows of the pass, nor of how the prefix came into the cache. `info.numerics` says whether
+that was verified bit for bit on this model. `step` validates everything first: when it raises, nothing has
+happened.
 """
 
 from __future__ import annotations
@@ -72,8 +74,9 @@ class Engine:
     ) -> None:
         """Takes over `loaded` (with `linear="packed"` its linear layers are replaced in place).
 
-        `exact=False` is for draft models, whose bits decide nothing: no padding, no numerics probe. `versions` name
-        whatever else decides tokens (sampler, noise field); they only go into the fingerprint.
+        `exact=False` is for draft models, whose bits decide nothing: no padding, no numerics probe.
+        `versions` name whatever else decides tokens (sampler, noise field); they only go into the
+        fingerprint.
         """
         if linear not in LINEARS:
             raise InvalidArgument(f"linear {linear!r} is not one of {', '.join(LINEARS)}", param="linear")
@@ -101,7 +104,7 @@ class Engine:
             fingerprint=_fingerprint(loaded, mode, versions),
         )
 
-    # -- sequences -----------------------------------------------------------------------------------------------
+    # -- sequences -------------------------------------------------------------------------------------------
 
     def open(self, tenant: str, tokens: Sequence[int]) -> int:
         """A new sequence; `cached` says how many of `tokens` (never the last) its tenant has computed before."""
@@ -122,7 +125,9 @@ class Engine:
         return self._pool.held(sequence).next_row
 
     def advance(self, sequence: int, path: Sequence[int]) -> None:
-        """Row ids, root first, become committed; descendants of the last stay, other uncommitted rows are freed."""
+        """Row ids, root first, become committed; descendants of the last stay, other uncommitted rows are
+        freed.
+        """
         self._pool.advance(sequence, path)
 
     def close(self, sequence: int) -> None:
@@ -133,10 +138,12 @@ class Engine:
         """How full the KV pool is, in slots of `kv_bytes / slots` bytes."""
         return self._pool.use()
 
-    # -- passes --------------------------------------------------------------------------------------------------
+    # -- passes ----------------------------------------------------------------------------------------------
 
     def admit(self, blocks: Sequence[RowBlock]) -> Admission:
-        """Splits blocks, in order, into those that can share the next pass and those that cannot, with the reason."""
+        """Splits blocks, in order, into those that can share the next pass and those that cannot, with the
+        reason.
+        """
         sound: list[RowBlock] = []
         refused: list[tuple[RowBlock, NacreError]] = []
         for block in blocks:
@@ -165,7 +172,9 @@ class Engine:
         return StepResult(logits, tuple(placement.row_ids for placement in placed))
 
     def validate(self, block: RowBlock) -> None:
-        """Raises what is wrong with one block by itself (NotFound, InvalidArgument); room is `admit`'s question."""
+        """Raises what is wrong with one block by itself (NotFound, InvalidArgument); room is `admit`'s
+        question.
+        """
         held = self._pool.held(block.sequence)
         count = len(block.tokens)
         if count == 0:
@@ -260,7 +269,8 @@ def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) 
             word = "mixed" if left else "packed"
     min_rows = PADDED_ROWS if exact and (left or not aligned) else 1
     forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=threads)
-    # Element-wise ops are torch's: its instruction set belongs to the name even where the linears' bits do not care.
+    # Element-wise ops are torch's: its instruction set belongs to the name even where the linears' bits do
+    # not care.
     linears = f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}"
     return _Built(forward, linears, provable=not routed and (aligned or threads == 1)), forward
 

@@ -1,20 +1,21 @@
 """Who owns which key/value slot. Pure bookkeeping: no tensor is touched here.
 
-A slot holds the keys and values of one token in all layers. Pages are one slot long, so committing a path of a draft
-tree is an edit of the sequence's slot table: nothing is copied, whatever rows were rejected in between, and a kernel
-reads slots through the table anyway.
+A slot holds the keys and values of one token in all layers. Pages are one slot long, so committing a path of
+a draft tree is an edit of the sequence's slot table: nothing is copied, whatever rows were rejected in
+between, and a kernel reads slots through the table anyway.
 
-A sequence has committed tokens (a table of slots in position order, its head shared block-wise through the prefix
-cache) and uncommitted rows (a tree below the last committed token). Rows persist until `advance` commits or frees them.
+A sequence has committed tokens (a table of slots in position order, its head shared block-wise through the
+prefix cache) and uncommitted rows (a tree below the last committed token). Rows persist until `advance`
+commits or frees them.
 
-Invariants, at every return:
-1. every slot is owned exactly once: by the free list, by a prefix block, by a sequence's committed tail or by a row;
-2. a sequence reads only slots that it owns or blocks that count it as a user;
-3. `reserve` either places all blocks or raises and leaves everything as it was;
-4. a closed sequence owns nothing.
+Invariants, at every return: 1. every slot is owned exactly once: by the free list, by a prefix block, by a
+sequence's committed tail or by a row; 2. a sequence reads only slots that it owns or blocks that count it as
+a user; 3. `reserve` either places all blocks or raises and leaves everything as it was; 4. a closed sequence
+owns nothing.
 
-When the free list runs out, idle prefix blocks go first (least recently used), then the least recently stepped sequence
-outside the pass loses its keys and values: its `cached` drops to 0 and its caller computes the prefix again.
+When the free list runs out, idle prefix blocks go first (least recently used), then the least recently
+stepped sequence outside the pass loses its keys and values: its `cached` drops to 0 and its caller computes
+the prefix again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """What the pool keeps of one sequence. `slots[:length]` are its committed tokens' slots in position order."""
+    """What the pool keeps of one sequence. `slots[:length]` are its committed tokens' slots in position
+    order.
+    """
 
     id: int
     tenant: str
@@ -112,7 +115,7 @@ class KvPool:
         self._clock = 0
         self._evicted_sequences = self._evicted_blocks = self._reused_tokens = 0
 
-    # -- sequences -----------------------------------------------------------------------------------------------
+    # -- sequences -------------------------------------------------------------------------------------------
 
     def open(self, tenant: str, tokens: Sequence[int]) -> int:
         """A new sequence that reuses the tenant's longest cached prefix of `tokens`, never its last token."""
@@ -127,7 +130,9 @@ class KvPool:
         return held.id
 
     def reopen(self, sequence: int, tokens: Sequence[int]) -> int:
-        """Starts a sequence over with `tokens` (after an eviction): reuses what is still cached, returns how much."""
+        """Starts a sequence over with `tokens` (after an eviction): reuses what is still cached, returns how
+        much.
+        """
         held = self.held(sequence)
         self._strip(held)
         self._attach(held, tokens)
@@ -155,10 +160,12 @@ class KvPool:
             reused_tokens=self._reused_tokens,
         )
 
-    # -- one pass ------------------------------------------------------------------------------------------------
+    # -- one pass --------------------------------------------------------------------------------------------
 
     def admit(self, blocks: Sequence[RowBlock]) -> Admission:
-        """Which of `blocks`, in order, can share one pass. Changes nothing; structural checks are the caller's."""
+        """Which of `blocks`, in order, can share one pass. Changes nothing; structural checks are the
+        caller's.
+        """
         accepted: list[RowBlock] = []
         refused: list[tuple[RowBlock, NacreError]] = []
         pinned: dict[int, Held] = {}
@@ -253,7 +260,7 @@ class KvPool:
         self._prune(held, last, len(path))
         self._share(held)
 
-    # -- slots ---------------------------------------------------------------------------------------------------
+    # -- slots -----------------------------------------------------------------------------------------------
 
     def _take(self, count: int) -> np.ndarray:
         self._free_count -= count
@@ -283,7 +290,7 @@ class KvPool:
             param="tokens",
         )
 
-    # -- one sequence's belongings -------------------------------------------------------------------------------
+    # -- one sequence's belongings ---------------------------------------------------------------------------
 
     def _attach(self, held: Held, tokens: Sequence[int]) -> None:
         held.blocks = self._prefix.match(held.tenant, tokens)
@@ -306,7 +313,9 @@ class KvPool:
         held.rows.clear()
 
     def _prune(self, held: Held, tip: int, depth: int) -> None:
-        """After the rows above and including `tip` were committed: keeps its descendants, frees all other rows."""
+        """After the rows above and including `tip` were committed: keeps its descendants, frees all other
+        rows.
+        """
         kept: dict[int, Row] = {}
         freed: list[int] = []
         for row_id, row in held.rows.items():  # parents come before children

@@ -1,8 +1,8 @@
 """From a directory or a hub id to a model in memory, or to one line that says why not.
 
-Rules: weights come from safetensors only, never from pickle; no code from a model repository is run; every tensor of the
-model must come from the checkpoint (a missing one is an error, not a fresh random matrix); whatever a broken file makes
-the libraries raise leaves here as a NacreError of one line.
+Rules: weights come from safetensors only, never from pickle; no code from a model repository is run; every
+tensor of the model must come from the checkpoint (a missing one is an error, not a fresh random matrix);
+whatever a broken file makes the libraries raise leaves here as a NacreError of one line.
 """
 
 from __future__ import annotations
@@ -116,11 +116,12 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str, str]:
 
 
 def weights_revision(path: Path) -> str:
-    """What stands in for a commit when a model comes from a directory: 16 hex digits over config and safetensors.
+    """What stands in for a commit when a model comes from a directory: 16 hex digits over config and
+    safetensors.
 
-    Files up to 64 MiB are hashed whole. Of larger ones the hash covers the size, the header and 1,024 pages of 4 KiB
-    spread evenly: any training step changes all of them, and 100 GB must not be read just to be named. A hand-made edit of
-    a few bytes in a large file can therefore go unseen.
+    Files up to 64 MiB are hashed whole. Of larger ones the hash covers the size, the header and 1,024 pages
+    of 4 KiB spread evenly: any training step changes all of them, and 100 GB must not be read just to be
+    named. A hand-made edit of a few bytes in a large file can therefore go unseen.
     """
     digest = hashlib.sha256()
     for file in [path / "config.json", *sorted(path.glob("*.safetensors"))]:
@@ -139,7 +140,9 @@ def weights_revision(path: Path) -> str:
 
 
 def _fetch(repo: str, revision: str | None) -> tuple[Path, str, str]:
-    """Downloads (or finds in the local hub cache) the files of a repository that a model needs, and no others."""
+    """Downloads (or finds in the local hub cache) the files of a repository that a model needs, and no
+    others.
+    """
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -283,7 +286,9 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers reports what matters as exceptions or in the loading report; its bars and log lines are noise here."""
+    """transformers reports what matters as exceptions or in the loading report; its bars and log lines are
+    noise here.
+    """
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

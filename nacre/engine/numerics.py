@@ -1,9 +1,9 @@
 """Measures, on the loaded model itself, whether a row's bits depend on anything but its own path.
 
-Losslessness is tested with `==`, so this is not taken on trust. Two measurements at load time: every distinct matrix
-shape of the model, fed the same rows alone, in small groups and in large ones at different offsets; and whole passes of
-the model in which the same tokens arrive one by one, as one prompt chunk, and as a branch of a tree between rivals and
-another session's rows. All must agree in every bit.
+Losslessness is tested with `==`, so this is not taken on trust. Two measurements at load time: every distinct
+matrix shape of the model, fed the same rows alone, in small groups and in large ones at different offsets;
+and whole passes of the model in which the same tokens arrive one by one, as one prompt chunk, and as a branch
+of a tree between rivals and another session's rows. All must agree in every bit.
 
 The verdict is a word in `EngineInfo.numerics`, `<guarantee>/<linears>/<dtype>`:
 
@@ -47,8 +47,8 @@ def settle(
 ) -> str:
     """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact.
 
-    `provable=False` says that the model has sources of dependence which a measurement of a few passes can miss: then
-    it is unverified whatever the measurement finds.
+    `provable=False` says that the model has sources of dependence which a measurement of a few passes can
+    miss: then it is unverified whatever the measurement finds.
     """
     dtype = str(loaded.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
     if isinstance(forward, RecomputeForward):
@@ -66,7 +66,8 @@ def settle(
 def agrees_with_plain(forward: PackedForward, vocab_size: int) -> bool:
     """Whether the real model's packed logits are the plain model's, up to rounding.
 
-    The conformance probe has tested the class; this catches what only the real size or a multimodal wrapper breaks.
+    The conformance probe has tested the class; this catches what only the real size or a multimodal wrapper
+    breaks.
     """
     pool, small = _small_pool(forward)
     text = _draw(vocab_size, seed=2)
@@ -107,9 +108,9 @@ def _features(layer: torch.nn.Module) -> tuple[int, int]:
 def is_aligned(model: PreTrainedModel, threads: int) -> bool:
     """Whether torch computes every element of every activation by the same instructions.
 
-    Its silu, sigmoid and tanh-gelu treat the last elements of a thread's share in another way than the rest: a
-    difference in a rare last bit, too rare to be left to a measurement. Widths that are whole vectors in every share
-    have no such elements. With one thread, padding keeps real rows away from the end as well.
+    Its silu, sigmoid and tanh-gelu treat the last elements of a thread's share in another way than the rest:
+    a difference in a rare last bit, too rare to be left to a measurement. Widths that are whole vectors in
+    every share have no such elements. With one thread, padding keeps real rows away from the end as well.
     """
     step = _VECTOR_ELEMENTS * math.lcm(*range(1, threads + 1))
     width = getattr(model.config.get_text_config(), "intermediate_size", None)

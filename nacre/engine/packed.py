@@ -1,15 +1,18 @@
 """The packed pass: ragged rows of many sequences through a plain transformers model, as one batch of one.
 
-transformers lets a model's attention be any registered function and hands it keyword arguments untouched. So the model
-runs as it is, every layer but attention sees one long row list, and attention (`nacre_kernels`) sees for each row exactly
-the slots of its own sequence and its own ancestors. No mask is built: a name that is unknown to the mask registry makes
-transformers skip masks altogether, which is why only the attention function is registered.
+transformers lets a model's attention be any registered function and hands it keyword arguments untouched. So
+the model runs as it is, every layer but attention sees one long row list, and attention (`nacre_kernels`)
+sees for each row exactly the slots of its own sequence and its own ancestors. No mask is built: a name that
+is unknown to the mask registry makes transformers skip masks altogether, which is why only the attention
+function is registered.
 
-Rule: whatever a row may depend on is in its plan entry (its visible slots in position order) and its position.
+Rule: whatever a row may depend on is in its plan entry (its visible slots in position order) and its
+position.
 
-Padding. Where a layer's arithmetic depends on the number of rows (matrices that stay on torch), a pass is filled up
-to `min_rows` with dummy rows that see only a trash slot behind the pool. The last row of a padded pass is always a
-dummy: torch computes the last few elements of a tensor with other instructions than the rest, and they may differ.
+Padding. Where a layer's arithmetic depends on the number of rows (matrices that stay on torch), a pass is
+filled up to `min_rows` with dummy rows that see only a trash slot behind the pool. The last row of a padded
+pass is always a dummy: torch computes the last few elements of a tensor with other instructions than the
+rest, and they may differ.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import torch
 from nacre_kernels import AttentionPlan, append_kv, paged_tree_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-from nacre.engine.kv_pool import Placement
+from nacre.engine.kv_pool import Held, Placement
 from nacre.errors import Unimplemented
 
 ATTENTION = "nacre_tree"
@@ -32,7 +35,9 @@ _LAYER = "nacre_layer"
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one attention call keeps per token. `store` is the layer that holds the pools (itself, unless shared)."""
+    """What one attention call keeps per token. `store` is the layer that holds the pools (itself, unless
+    shared).
+    """
 
     store: int
     kv_heads: int
@@ -98,7 +103,8 @@ class _Pass:
 class _Survey:
     """A pass of one row that learns in which order the model calls attention, and what each call stores.
 
-    A layer that is handed the very key tensor of an earlier layer (shared-KV models) shares that layer's pools.
+    A layer that is handed the very key tensor of an earlier layer (shared-KV models) shares that layer's
+    pools.
     """
 
     def __init__(self) -> None:
@@ -206,6 +212,8 @@ class PackedForward:
                 logits_to_keep=torch.tensor(layout.keep, device=self.device),
                 nacre=plan,
             )
+            if output.logits.shape[1] != len(layout.keep):
+                raise Unimplemented(f"{type(self.model).__name__} cannot leave out the logits of rows")
             return output.logits[0, :wanted].float()
 
 
@@ -245,6 +253,7 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
     offsets: list[np.ndarray] = []
     lengths: list[np.ndarray] = []
     ancestor_lengths: list[np.ndarray] = []
+    ancestor_offsets: list[np.ndarray] = []
     prefixes: list[np.ndarray] = []
     ancestors: list[int] = []
     prefix_total = 0
@@ -259,16 +268,14 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
             prefix = held.slots[: held.length + count]
             position = np.arange(held.length, held.length + count, dtype=np.int32)
             lengths.append(position + 1)
-            ancestor_lengths.append(np.zeros(count, np.int32))
+            depth = offset = np.zeros(count, np.int32)
         else:
             prefix = held.slots[: held.length]
-            paths = [held.rows[row_id].path for row_id in placement.row_ids]
-            for path in paths:
-                ancestors.extend(path)
-            depth = np.array([len(path) for path in paths], np.int32)
+            depth, offset = _spell_ancestors(held, placement.row_ids, ancestors)
             position = held.length - 1 + depth
             lengths.append(np.full(count, held.length, np.int32))
-            ancestor_lengths.append(depth)
+        ancestor_lengths.append(depth)
+        ancestor_offsets.append(offset)
         positions.append(position)
         prefixes.append(prefix)
         prefix_total += prefix.size
@@ -281,15 +288,14 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
         offsets.append(zeros)
         lengths.append(zeros)
         ancestor_lengths.append(ones)
-        ancestors.extend([trash] * padding)
+        ancestor_offsets.append(np.full(padding, len(ancestors), np.int32))
+        ancestors.append(trash)
         slots.append(np.full(padding, trash, np.int32))
-    ancestor_length = np.concatenate(ancestor_lengths)
-    ancestor_offset = np.cumsum(ancestor_length, dtype=np.int32) - ancestor_length
     plan = AttentionPlan(
         prefix_offset=torch.from_numpy(np.concatenate(offsets)),
         prefix_length=torch.from_numpy(np.concatenate(lengths)),
-        ancestor_offset=torch.from_numpy(ancestor_offset),
-        ancestor_length=torch.from_numpy(ancestor_length),
+        ancestor_offset=torch.from_numpy(np.concatenate(ancestor_offsets)),
+        ancestor_length=torch.from_numpy(np.concatenate(ancestor_lengths)),
         prefix_slots=torch.from_numpy(np.concatenate(prefixes)),
         ancestor_slots=torch.from_numpy(np.array(ancestors, np.int32)),
     )
@@ -300,6 +306,27 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
         plan=plan,
         keep=keep,
     )
+
+
+def _spell_ancestors(held: Held, row_ids: range, ancestors: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Appends the rows' ancestor slots to `ancestors`. Returns each row's number of them and where they start.
+
+    A row below the row just spelled goes on where that one ended, so a chain costs one entry a row.
+    """
+    depth = np.empty(len(row_ids), np.int32)
+    offset = np.empty(len(row_ids), np.int32)
+    before, start = -1, 0
+    for index, row_id in enumerate(row_ids):
+        row = held.rows[row_id]
+        if row.parent == before and before >= 0:
+            ancestors.append(row.path[-1])
+        else:
+            start = len(ancestors)
+            ancestors.extend(row.path)
+        depth[index] = len(row.path)
+        offset[index] = start
+        before = row_id
+    return depth, offset
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """The prefix cache: committed tokens whose keys and values outlive the sequence that computed them.
 
-Tokens are cached in blocks of 16. A block's name is a hash chain (tenant, all earlier blocks, its own tokens), so equal
-names mean equal prefixes of one tenant; a tenant can neither reuse nor even probe another one's prompts.
+Tokens are cached in blocks of 16. A block's name is a hash chain (tenant, all earlier blocks, its own
+tokens), so equal names mean equal prefixes of one tenant; a tenant can neither reuse nor even probe another
+one's prompts.
 
-Rule: a block is in use by `users` sequences or it is idle; only idle blocks are evicted, least recently used first.
-Sequences give their blocks back last block first, hence a block always leaves before the one that it continues.
+Rule: a block is in use by `users` sequences or it is idle; only idle blocks are evicted, least recently used
+first. Sequences give their blocks back last block first, hence a block always leaves before the one that it
+continues.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The way out for models that cannot run packed: every row that wants logits computes its whole text from scratch.
+"""The way out for models that cannot run packed: every row that wants logits computes its whole text from
+scratch.
 
-No keys or values are kept, so there is nothing that a model with unusual attention, recurrent state or its own idea of
-positions could get wrong; and since a row's logits come from a pass over its own path alone, they cannot depend on
-anything else: exact by construction, at a cost that grows with the text. Speculation does not pay here; the engine
-says so in `EngineInfo.tree_mode`.
+No keys or values are kept, so there is nothing that a model with unusual attention, recurrent state or its
+own idea of positions could get wrong; and since a row's logits come from a pass over its own path alone, they
+cannot depend on anything else: exact by construction, at a cost that grows with the text. Speculation does
+not pay here; the engine says so in `EngineInfo.tree_mode`.
 """
 
 from __future__ import annotations

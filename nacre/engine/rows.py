@@ -1,7 +1,7 @@
 """What goes into one pass of the engine and what comes out of it.
 
-Rule: a block names rows of *one* sequence, and a row is named by an id that its sequence counts up and never reuses;
-so a late or repeated request can never hit another row by mistake.
+Rule: a block names rows of *one* sequence, and a row is named by an id that its sequence counts up and never
+reuses; so a late or repeated request can never hit another row by mistake.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TIP = -1
 class RowBlock:
     """Rows of one sequence for one pass.
 
-    Row i gets the sequence's next row id. `parents[i]` is TIP or the row id of an earlier uncommitted row of this
-    sequence, one of this block included; `parents=()` is short for a chain that starts at the tip. Rows from
-    `logits_from` on get logits. `commit=True` is a prompt chunk: a chain from the tip that is committed at once (all
-    uncommitted rows of the sequence are freed: they hung below an older tip).
+    Row i gets the sequence's next row id. `parents[i]` is TIP or the row id of an earlier uncommitted row of
+    this sequence, one of this block included; `parents=()` is short for a chain that starts at the tip. Rows
+    from `logits_from` on get logits. `commit=True` is a prompt chunk: a chain from the tip that is committed
+    at once (all uncommitted rows of the sequence are freed: they hung below an older tip).
     """
 
     sequence: int

@@ -1,7 +1,7 @@
 """A TCP proxy that behaves like a long wire: one-way delay, jitter, bandwidth, stalls and resets.
 
-Rule: bytes come out in the order they went in, later but never changed; what is random is seeded. Each direction of each
-connection is its own wire. Delays only ever add to what the machine itself takes.
+Rule: bytes come out in the order they went in, later but never changed; what is random is seeded. Each direction of
+each connection is its own wire. Delays only ever add to what the machine itself takes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Schedule:
 
 
 class DelayProxy:
-    """Forwards connections to `target` (host:port) over `link`; an async context manager. `address` is where to dial."""
+    """Forwards connections to `target` (host:port) over `link`; an async context manager. Dial `address`."""
 
     def __init__(self, target: str, link: Link, *, seed: int = 0, host: str = "127.0.0.1", port: int = 0) -> None:
         self.connections = 0  # since the start
@@ -183,8 +183,7 @@ class _Wire:
                 self._arrived.clear()
                 continue
             due, chunk = self._chunks[0]
-            while (left := due - clock()) > 0:
-                await asyncio.sleep(left)
+            await asyncio.sleep(max(0.0, due - clock()))
             await self._flowing.wait()
             if not chunk:
                 self._writer.write_eof()

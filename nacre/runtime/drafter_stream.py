@@ -99,7 +99,9 @@ async def draft_for_session(
         call.cancel()
 
 
-async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int, writer: asyncio.Future[None]) -> None:
+async def _read(
+    events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int, writer: asyncio.Future[None]
+) -> None:
     async for event in events:
         match event.WhichOneof("body"):
             case "commit":
@@ -114,7 +116,7 @@ async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, num
             writer.result()
 
 
-async def _write(call, outgoing: Outgoing) -> None:
+async def _write(call: grpc.aio.StreamStreamCall, outgoing: Outgoing) -> None:
     while True:
         draft = await outgoing.next()
         try:

@@ -138,6 +138,11 @@ def exp_mass(d: Any, ops: ArrayOps = NUMPY) -> Any:
     return ops.to_i64(ops.rint(y * power_of_two))
 
 
-def mass_below(row: npt.NDArray[np.float32], top: np.float32) -> int:
-    """The sum of `exp_mass(row - top)`, for a numpy vector of any length."""
-    return sum(int(exp_mass(row[start : start + _CHUNK] - top).sum()) for start in range(0, len(row), _CHUNK))
+def masses(row: npt.NDArray[np.float32], top: np.float32) -> npt.NDArray[np.int64]:
+    """`exp_mass(row - top)` for a numpy vector of any length, in pieces that stay in the cache."""
+    if len(row) <= _CHUNK:
+        return exp_mass(row - top)
+    result = np.empty(len(row), dtype=np.int64)
+    for start in range(0, len(row), _CHUNK):
+        result[start : start + _CHUNK] = exp_mass(row[start : start + _CHUNK] - top)
+    return result

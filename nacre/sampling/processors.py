@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from nacre.sampling.fixed_order import MASS_ONE, NUMPY, ArrayOps, exp_mass, mass_below
+from nacre.sampling.fixed_order import MASS_ONE, NUMPY, ArrayOps, exp_mass, masses
 from nacre.sampling.params import RowContext, SamplingParams
 from nacre.sampling.race_noise import F32Array, I64Array
 
@@ -34,8 +34,11 @@ _LOWEST = np.float32(np.finfo(np.float32).min)
 # The search for the crossing of top-p looks at x in steps of 1/8 down to 32 below the best.
 _STRETCHES_PER_NAT = np.float32(8)
 _STRETCHES = 257
-# Ids so far below the best rarely matter to top-p; they are looked at if they do.
-_NEAR = np.float32(8)
+# So many ids are sorted sooner than searched.
+_QUICKLY_SORTED = 512
+# In longer rows, ids further below the best than this are looked at only if top-p reaches them.
+_SHORT = 8192
+_NEAR = np.float32(12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,31 +157,39 @@ def _top_k(x: F32Array, k: int) -> I64Array:
 
 
 def _top_p(x: F32Array, top: np.float32, p: float) -> I64Array:
-    """Indices of the shortest prefix by (x descending, index ascending) that holds p of the mass.
-
-    Only the stretch of x in which the crossing falls is sorted: all above stays, all below goes.
-    """
-    total = mass_below(x, top)
+    """Indices of the shortest prefix by (x descending, index ascending) that holds p of the mass."""
+    mass = masses(x, top)
+    total = int(mass.sum())
     share = min(math.ceil(p * total), total)
-    for depth in (_NEAR, np.float32(np.inf)):
-        near = np.flatnonzero(x >= max(top - depth, _LOWEST))
-        mass = exp_mass(x[near] - top)
-        if int(mass.sum()) >= share:
-            break
-    x = x[near]
+    if len(x) <= _SHORT:
+        return _prefix(x, mass, top, share)
+    near = np.flatnonzero(x >= top - _NEAR)
+    if int(mass[near].sum()) < share:
+        return _prefix(x, mass, top, share)
+    return near[_prefix(x[near], mass[near], top, share)]
+
+
+def _prefix(x: F32Array, mass: I64Array, top: np.float32, share: int) -> I64Array:
+    """Indices of the shortest prefix by (x descending, index ascending) whose mass reaches the share.
+
+    Only the stretch of x in which it is reached is sorted: all above stays, all below goes.
+    """
+    if len(x) <= _QUICKLY_SORTED:
+        order = np.argsort(-x, kind="stable")
+        return order[: int(np.searchsorted(np.cumsum(mass[order]), share)) + 1]
     stretch = np.minimum((top - x) * _STRETCHES_PER_NAT, _STRETCHES - 1).astype(np.int64)
     # Sums of floats find the stretch but for rounding, sums of integers settle it.
     about = np.cumsum(np.bincount(stretch, weights=mass, minlength=_STRETCHES))
-    crossing = min(int(np.searchsorted(about, share)), _STRETCHES - 1)
+    reached = min(int(np.searchsorted(about, share)), _STRETCHES - 1)
     while True:
-        above = int(mass[stretch < crossing].sum())
-        inside = np.flatnonzero(stretch == crossing)
+        above = int(mass[stretch < reached].sum())
+        inside = np.flatnonzero(stretch == reached)
         if above >= share:
-            crossing -= 1
+            reached -= 1
         elif above + int(mass[inside].sum()) < share:
-            crossing += 1
+            reached += 1
         else:
             break
-    inside = inside[np.lexsort((inside, -x[inside]))]
+    inside = inside[np.argsort(-x[inside], kind="stable")]
     length = int(np.searchsorted(np.cumsum(mass[inside]), share - above)) + 1
-    return near[np.concatenate([np.flatnonzero(stretch < crossing), inside[:length]])]
+    return np.concatenate([np.flatnonzero(stretch < reached), inside[:length]])

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nacre.errors import Internal, NacreError
-from nacre.sampling.fixed_order import mass_below
+from nacre.sampling.fixed_order import masses
 from nacre.sampling.logprobs import best_of, log_normalizers, logprob, top_candidates
 from nacre.sampling.params import Choice, RowContext, UnusableLogits
 from nacre.sampling.processors import ProcessorPlan, edit_row, plan_of, truncate_row
@@ -121,7 +121,7 @@ def _raced(work: F32Array, rows: Sequence[RowContext], plans: Sequence[Processor
 def _with_logprobs(logits: F32Array, raw_top: F32Array, rows: Sequence[RowContext], tokens: I64Array) -> list[Choice]:
     choices = [Choice(token) for token in tokens.tolist()]
     asked = [r for r, row in enumerate(rows) if row.top_logprobs >= 0]
-    normalizers = log_normalizers([mass_below(logits[r], raw_top[r]) for r in asked])
+    normalizers = log_normalizers([int(masses(logits[r], raw_top[r]).sum()) for r in asked])
     chosen = logprob(logits[asked, tokens[asked]], raw_top[asked], normalizers)
     for r, normalizer, value in zip(asked, normalizers, chosen.tolist(), strict=True):
         best: tuple[tuple[int, float], ...] = ()

@@ -111,7 +111,7 @@ class DraftStream:
             if offset == 0:
                 assert draft.anchor is not None
                 parent: Node | None = tree.tip if draft.anchor == len(committed) else None
-                position = draft.anchor
+                position: int | None = draft.anchor
             else:
                 parent, position = self._locate(number - offset, tree)
             if position is not None and position < len(committed):

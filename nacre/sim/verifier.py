@@ -74,6 +74,7 @@ class Hosted:
     checks: VerifierChecks | None
     owner: Stream | None
     waiting_since_s: float
+    turn: int  # order of its last pass among all sessions' (times tie, and a tie must not favour anyone for ever)
     drafters: dict[Stream, int] = field(default_factory=dict)
     grace: Timer | None = None
     tally: Tally = field(default_factory=Tally)
@@ -101,6 +102,7 @@ class VerifierActor:
         self._dice = world.dice.child(3, *name.encode())
         self._streams: dict[Stream, Hosted | None] = {}
         self._opened = 0
+        self._turns = 0
         self._busy = False
         if spec.crash_at_s is not None:
             world.at(spec.crash_at_s, self.crash)
@@ -173,6 +175,7 @@ class VerifierActor:
             checks=self._watch(message.session, session),
             owner=stream,
             waiting_since_s=self.world.now_s,
+            turn=self._next_turn(),
         )
         self.hosted[hosted.ticket] = hosted
         self.tallies.setdefault(hosted.name, []).append(hosted.tally)
@@ -294,13 +297,14 @@ class VerifierActor:
         if self._busy:
             return
         ready = [hosted for hosted in self.hosted.values() if hosted.session.plannable]
-        ready.sort(key=lambda hosted: hosted.waiting_since_s)
+        ready.sort(key=lambda hosted: hosted.turn)
         ready = ready[: self.spec.row_budget]
         if not ready:
             return
         share, extra = divmod(self.spec.row_budget, len(ready))
         batch: list[tuple[Hosted, VerifyPlan]] = []
         for index, hosted in enumerate(ready):
+            hosted.turn = self._next_turn()
             rows = share + (index < extra)
             plan = hosted.session.plan(rows)
             if hosted.checks is not None:
@@ -311,6 +315,10 @@ class VerifierActor:
         duration_s = self.spec.pass_time(sum(len(plan.tokens) for _, plan in batch))
         started_s = self.world.now_s
         self.world.after(duration_s, lambda: self._finish_pass(batch, started_s))
+
+    def _next_turn(self) -> int:
+        self._turns += 1
+        return self._turns
 
     def _finish_pass(self, batch: list[tuple[Hosted, VerifyPlan]], started_s: float) -> None:
         if not self.alive:

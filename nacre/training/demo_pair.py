@@ -67,7 +67,7 @@ FULL = Scale(
     prompts=32,
     prompt_tokens=96,
     continuation=96,
-    target_steps=1000,
+    target_steps=1100,
     draft_steps=1300,
 )
 # Everything the full recipe does, small enough to try the machinery: its models are of no use.
@@ -84,7 +84,7 @@ QUICK = Scale(
         prompt_lengths=(8, 16),
         rows=8,
     ),
-    module_limit=40,
+    module_limit=12,
     prompts=3,
     prompt_tokens=24,
     continuation=24,

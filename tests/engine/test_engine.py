@@ -25,7 +25,7 @@ def truth(loaded: LoadedModel, tokens: Sequence[int]) -> torch.Tensor:
         return loaded.model(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0, -1].float()
 
 
-# -- logits ------------------------------------------------------------------------------------------------------
+# -- logits --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("linear", ["packed", "torch"])
@@ -88,7 +88,7 @@ def test_a_model_that_cannot_run_packed_says_why_and_still_serves(
     assert torch.equal(again.logits[0], truth(plain("llama4"), (*TEXT[:30], 4, 5)))
 
 
-# -- memory ------------------------------------------------------------------------------------------------------
+# -- memory --------------------------------------------------------------------------------------------------
 
 
 def small_engine(new_engine: Callable[..., Engine], slots: int) -> Engine:
@@ -167,7 +167,7 @@ def test_too_many_sequences_are_refused(new_engine: Callable[..., Engine]) -> No
     engine.open("a", ())
 
 
-# -- bad input ---------------------------------------------------------------------------------------------------
+# -- bad input -----------------------------------------------------------------------------------------------
 
 BAD_BLOCKS: dict[str, tuple[Callable[[int], RowBlock], type[NacreError], str]] = {
     "unknown sequence": (lambda me: RowBlock(99, (1,)), NotFound, "sequence 99 is not open"),
@@ -234,7 +234,7 @@ def test_prompt_tokens_outside_the_vocabulary_are_refused_at_open(new_engine: Ca
         engine.open("me", (1, 2, 96))
 
 
-# -- identity ----------------------------------------------------------------------------------------------------
+# -- identity ------------------------------------------------------------------------------------------------
 
 
 def test_info_describes_the_model(new_engine: Callable[..., Engine]) -> None:

@@ -19,7 +19,9 @@ TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=36).map(tuple)
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """`written[slot]` is (tenant, all tokens up to this one): what its keys and values would be a function of."""
+    """`written[slot]` is (tenant, all tokens up to this one): what its keys and values would be a function
+    of.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +35,7 @@ class PoolMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.open_sequence("a", (0,))
 
-    # -- what an owner does --------------------------------------------------------------------------------------
+    # -- what an owner does ----------------------------------------------------------------------------------
 
     @rule(tenant=st.sampled_from("ab"), prompt=TOKENS)
     def open_sequence(self, tenant: str, prompt: tuple[int, ...]) -> None:
@@ -107,7 +109,7 @@ class PoolMachine(RuleBasedStateMachine):
                     kept[row] = (TIP if parent == path[-1] else parent, token)
         self.rows[sequence] = kept
 
-    # -- the naive side ------------------------------------------------------------------------------------------
+    # -- the naive side --------------------------------------------------------------------------------------
 
     def some_block(self, data: st.DataObject, sequence: int) -> RowBlock:
         tokens = data.draw(TOKENS)

@@ -14,7 +14,9 @@ VOCABULARY = 96
 TEXT = tuple(random.Random(7).randrange(VOCABULARY) for _ in range(40))
 NOISE = tuple(random.Random(8).randrange(VOCABULARY) for _ in range(64))
 KNOWN = 31
-"""TEXT[KNOWN:] are the tokens whose rows are compared; prefixes of up to 31 tokens leave one full cached block."""
+"""TEXT[KNOWN:] are the tokens whose rows are compared; prefixes of up to 31 tokens leave one full cached
+block.
+"""
 
 EXACT = [(family, dtype) for family in ("llama", "gemma3") for dtype in ("float32", "bfloat16")]
 
@@ -164,7 +166,9 @@ def test_rows_verified_as_guesses_and_then_committed_change_nothing(engine: Engi
 
 
 def test_a_tree_grown_over_several_passes_gets_the_same_logits(engine: Engine, alone: torch.Tensor) -> None:
-    """As a model drafter works: below yesterday's rows, then on after a commit that leaves descendants standing."""
+    """As a model drafter works: below yesterday's rows, then on after a commit that leaves descendants
+    standing.
+    """
     me = engine.open("grown", ())
     chunk(engine, me, TEXT[:KNOWN])
     rows: list[int] = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
@@ -19,7 +18,11 @@ def load(directory: str) -> torch.nn.Module:
 def greedy(model: torch.nn.Module, prompt: list[int], count: int) -> list[int]:
     """transformers' own greedy `generate`."""
     output = model.generate(
-        torch.tensor([prompt]), do_sample=False, max_new_tokens=count, pad_token_id=0, attention_mask=torch.ones(1, len(prompt))
+        torch.tensor([prompt]),
+        do_sample=False,
+        max_new_tokens=count,
+        pad_token_id=0,
+        attention_mask=torch.ones(1, len(prompt)),
     )
     return output[0, len(prompt) :].tolist()
 

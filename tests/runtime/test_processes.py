@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -65,6 +66,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  what is waited for has no event; the test's timeout bounds it
+        await asyncio.sleep(0.005)
+
+
 def wait_until_gone(pid: int) -> None:
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=60)
     assert not alive(pid)
@@ -77,8 +83,7 @@ async def test_start_returns_what_the_child_announced_and_leaving_ends_it():
         assert child.ready["arguments"] == ["--a", "1"]
         assert child.ready["pid"] == child.pid
         assert alive(child.pid)
-        while not output:
-            await asyncio.sleep(0.005)
+        await until(lambda: bool(output))
     assert output == ["after"]
     assert child.exit_code == -signal.SIGTERM
     assert not alive(child.pid)
@@ -144,11 +149,16 @@ async def test_a_child_runs_on_the_cores_it_was_given():
 
 
 async def test_an_error_in_the_body_ends_the_children_and_comes_through():
-    with pytest.raises(RuntimeError, match="body"):
+    started: list[Child] = []
+
+    async def body() -> None:
         async with Processes() as children:
-            child = await children.start(spec())
+            started.append(await children.start(spec()))
             raise RuntimeError("body")
-    assert not alive(child.pid)
+
+    with pytest.raises(RuntimeError, match="body"):
+        await body()
+    assert not alive(started[0].pid)
 
 
 async def test_a_kept_child_is_started_again_with_the_new_arguments(monkeypatch: pytest.MonkeyPatch):
@@ -160,8 +170,7 @@ async def test_a_kept_child_is_started_again_with_the_new_arguments(monkeypatch:
         async with asyncio.TaskGroup() as group:
             keeper = group.create_task(children.keep(first, respawn, told.append))
             first.signal(signal.SIGKILL)
-            while "verifier is back" not in told:
-                await asyncio.sleep(0.005)
+            await until(lambda: "verifier is back" in told)
             second: Child = children.children[0]
             assert second.pid != first.pid
             assert second.ready["arguments"] == ["--grpc-port", "7"]

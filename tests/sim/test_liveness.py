@@ -44,11 +44,16 @@ def test_a_perfect_drafter_makes_fewer_passes_than_tokens_at_any_distance(delay_
     assert session.passes < TOKENS
 
 
-@pytest.mark.parametrize("window_nodes", [1, 2, 3, 7])
+@pytest.mark.parametrize("window_nodes", [2, 3, 7])
 def test_a_perfect_drafter_wins_something_even_through_a_tiny_window(window_nodes: int) -> None:
     drafter = DrafterSpec(acceptance=(1.0,), step_s=0.001, limits=DrafterLimits(window_nodes=window_nodes))
     (session,) = run(drafter).sessions
     assert session.passes <= TOKENS * 0.7
+
+
+def test_a_window_of_one_guess_wins_nothing_since_that_guess_is_always_under_way() -> None:
+    drafter = DrafterSpec(acceptance=(1.0,), step_s=0.001, limits=DrafterLimits(window_nodes=1))
+    assert run(drafter).sessions[0].passes == TOKENS
 
 
 @pytest.mark.parametrize("kind", sorted(MALICES))
@@ -97,12 +102,12 @@ def test_more_sessions_than_rows_take_turns_and_all_finish() -> None:
     assert all(session.finished is FinishReason.LENGTH for session in outcome.sessions)
     assert all(session.passes == TOKENS for session in outcome.sessions)
     ends = [session.seconds or 0.0 for session in outcome.sessions]
-    assert max(ends) - min(ends) <= 3 * PASS_S
+    assert max(ends) - min(ends) <= 3 * PASS_S + 1e-9
 
 
 def test_better_acceptance_and_rival_guesses_need_fewer_passes() -> None:
     def passes(*acceptance: float) -> int:
-        drafter = DrafterSpec(acceptance=acceptance, step_s=0.001)
+        drafter = DrafterSpec(acceptance=acceptance, step_s=0.002, limits=DrafterLimits(window_nodes=24))
         return sum(run(drafter, seed=seed).sessions[0].passes for seed in range(6))
 
     assert passes(0.9) < passes(0.6) < passes(0.2)
@@ -111,7 +116,8 @@ def test_better_acceptance_and_rival_guesses_need_fewer_passes() -> None:
 
 def test_two_drafters_who_know_different_things_beat_either() -> None:
     def passes(*models: int) -> int:
-        drafters = tuple(DrafterSpec(acceptance=(0.5,), step_s=0.001, model=model) for model in models)
+        limits = DrafterLimits(window_nodes=24)
+        drafters = tuple(DrafterSpec(acceptance=(0.5,), step_s=0.002, model=model, limits=limits) for model in models)
         return sum(run(*drafters, seed=seed).sessions[0].passes for seed in range(6))
 
     assert passes(0, 1) < min(passes(0), passes(1))

@@ -1,0 +1,218 @@
+"""`nacre generate`: one prompt to a running gateway or verifier, streamed, coloured by who guessed each token."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nacre.cli import options as flags
+
+if TYPE_CHECKING:
+    from nacre.client import AsyncClient, Generation
+
+_MAX_UINT32 = (1 << 32) - 1
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")],
+    address: Annotated[
+        str, typer.Option("--address", help="gRPC address of a gateway or verifier.")
+    ] = "127.0.0.1:8001",
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, max=_MAX_UINT32, help="Most new tokens.")
+    ] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, max=_MAX_UINT32, help="Keep the k likeliest; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Keep the likeliest that reach this probability.")] = 1.0,
+    min_p: Annotated[float, typer.Option("--min-p", help="Keep what is this likely, relative to the best.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", help="1 is off.")] = 1.0,
+    presence_penalty: Annotated[float, typer.Option("--presence-penalty", help="-2 to 2.")] = 0.0,
+    frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", help="-2 to 2.")] = 0.0,
+    seed: flags.Seed = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", help="End before this text; may be given several times.")
+    ] = None,
+    count: Annotated[int, typer.Option("--n", min=1, max=128, help="Completions of the prompt.")] = 1,
+    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="The target alone: same text.")] = False,
+    drafters: Annotated[
+        int | None, typer.Option("--drafters", min=0, max=64, help="Drafters to ask for; default: the gateway decides.")
+    ] = None,
+    draft_here: Annotated[
+        bool, typer.Option("--draft-here", help="Guess in this process as well (--method, --draft).")
+    ] = False,
+    method: flags.Method = None,
+    draft: flags.Draft = None,
+    device: flags.Device = None,
+    threads: flags.Threads = None,
+    config: flags.Config = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Continue a prompt and stream the text.
+
+    At a terminal the colours show who came up with each token first. Whoever it was, the text is the target's own:
+    --no-speculation with the same --seed writes the same.
+
+    \b
+    nacre generate 'def fibonacci(n):' --max-tokens 64
+    nacre generate 'import ' --seed 7 --temperature 0.7 --stop $'\\n\\n'
+    nacre generate - --json < prompt.txt
+    nacre generate 'class Stack:' --draft-here --method lookup    # guess on this machine, no torch needed
+    """
+    from nacre.errors import InvalidArgument
+    from nacre.runtime.processes import run_until_signalled
+    from nacre.sampling import SamplingParams
+    from nacre.session import SpeculationMode
+
+    if no_speculation and (draft_here or drafters):
+        raise InvalidArgument("--no-speculation leaves nothing to guess; drop --draft-here and --drafters")
+    sampling = SamplingParams(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+    )
+    request = {
+        "max_tokens": max_tokens,
+        "sampling": sampling,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+        "speculation": SpeculationMode.OFF if no_speculation else SpeculationMode.LATENCY,
+        "drafters": 0 if no_speculation else drafters,
+    }
+    here = None
+    if draft_here:
+        here = _proposer_here(method=method, draft=draft, device=device, threads=threads, config=config)
+    text = sys.stdin.read() if prompt == "-" else prompt
+    run_until_signalled(_generate(address, text, request, count, here, as_json))
+
+
+async def _generate(
+    address: str, prompt: str, request: dict[str, Any], count: int, here: _Here | None, as_json: bool
+) -> None:
+    from nacre.cli.output import print_json
+    from nacre.client import AsyncClient
+    from nacre.errors import InvalidArgument
+
+    _check_address(address)
+    if not prompt:
+        raise InvalidArgument("the prompt is empty; give at least one character")
+    async with AsyncClient(address, **(here.client_options if here else {})) as client:
+        vocabulary = await client.vocabulary()
+        if here is not None:
+            here.check(vocabulary.fingerprint)
+        request["sampling"].validate((await client.model()).vocab_size)
+        done: list[Generation] = []
+        for index in range(count):
+            # All completions of one prompt share a seed: the first one's, where none was given.
+            seed = request["seed"] if not done else done[0].seed
+            generation = await client.start(prompt, **{**request, "seed": seed, "completion_index": index})
+            if as_json:
+                await generation.run()
+            else:
+                await _show(client, generation, index, count)
+            done.append(generation)
+    if as_json:
+        shown = [as_dict(generation) for generation in done]
+        print_json(shown[0] if count == 1 else {"completions": shown})
+
+
+async def _show(client: AsyncClient, generation: Generation, index: int, count: int) -> None:
+    from nacre.cli.colours import ColouredText, coloured, legend
+    from nacre.cli.output import result_console
+
+    console = result_console()
+    split = ColouredText(await client.vocabulary())
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    if count > 1:
+        print(f"--- completion {index + 1} of {count}")
+    async for piece in generation:
+        runs = split.split(piece)
+        if console.is_terminal:
+            console.print(coloured(runs), end="")
+        else:
+            print(piece.text, end="", flush=True)
+    if console.is_terminal or count > 1:
+        print()
+    if console.is_terminal:
+        console.print()
+        console.print(legend(split.tokens_by))
+        console.print(f"[dim]{_summary(generation)}[/dim]")
+
+
+def _summary(generation: Generation) -> str:
+    statistics = generation.statistics
+    reason = generation.finish_reason.value if generation.finish_reason else "stopped"
+    told = f"{len(generation.tokens)} tokens in {statistics.passes} passes"
+    if statistics.passes:
+        told += f" ({statistics.acceptance_length:.2f} each)"
+    return f"{told}, ended by {reason}, seed {generation.seed}"
+
+
+def as_dict(generation: Generation) -> dict[str, Any]:
+    """A finished generation as JSON shows it; `guessed_by` is 0 for the verifier itself, else the drafter's number."""
+    return {
+        "text": generation.text,
+        "tokens": generation.tokens,
+        "guessed_by": generation.guessed_by,
+        "finish_reason": generation.finish_reason.value if generation.finish_reason else None,
+        "seed": generation.seed,
+        "prompt_tokens": len(generation.request.prompt),
+        "system_fingerprint": generation.system_fingerprint,
+        "statistics": {
+            **dataclasses.asdict(generation.statistics),
+            "acceptance_length": generation.statistics.acceptance_length,
+        },
+    }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Here:
+    """A proposer in this process, and the tokenizer whose ids it speaks (empty: any)."""
+
+    client_options: dict[str, Any]
+    tokenizer_fingerprint: str
+    source: str
+
+    def check(self, served: str) -> None:
+        from nacre.errors import FailedPrecondition
+
+        if self.tokenizer_fingerprint and self.tokenizer_fingerprint != served:
+            raise FailedPrecondition(
+                f"{self.source} has tokenizer {self.tokenizer_fingerprint}, the target has {served}; "
+                "choose a draft model of the target's family, or --method lookup"
+            )
+
+
+def _proposer_here(**values: Any) -> _Here:
+    """Loads what guesses. Raises NacreError for flags that cannot be right and models that cannot be loaded."""
+    from nacre.cli.model_files import resolve
+    from nacre.runtime.proposers import build_proposer
+    from nacre.runtime.settings import DrafterSettings, load_settings
+    from nacre.session import DrafterLimits
+
+    given = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
+    settings = load_settings(DrafterSettings, "drafter", given).settings
+    if settings.method == "model":
+        settings = dataclasses.replace(settings, draft=resolve(settings.draft))
+    built = build_proposer(settings)
+    limits = DrafterLimits(
+        window_nodes=settings.window_nodes,
+        least_survival=settings.least_survival,
+        least_sent_survival=settings.least_survival,
+    )
+    options = {"proposer": built.proposer, "drafting": limits, "batch_nodes": settings.batch_nodes}
+    return _Here(options, built.handshake.tokenizer_fingerprint, settings.draft)
+
+
+def _check_address(address: str) -> None:
+    from nacre.errors import InvalidArgument
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InvalidArgument(f"--address is {address!r}; it must be host:port, e.g. 127.0.0.1:8001")

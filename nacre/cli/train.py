@@ -1,0 +1,121 @@
+"""`nacre train`: the recipes the project trains its own models with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nacre.cli import options as flags
+
+if TYPE_CHECKING:
+    from nacre.training.loop import Report
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.callback()
+def train() -> None:
+    """Train models by recipe."""
+
+
+@app.command("demo-pair")
+def demo_pair(
+    out: Annotated[Path, typer.Option("--out", help="Where to write pair and checkpoints.")] = Path(
+        "demo-pair"
+    ),
+    target_steps: Annotated[
+        int | None, typer.Option("--target-steps", help="Training steps of the target; default: the recipe's.")
+    ] = None,
+    draft_steps: Annotated[
+        int | None, typer.Option("--draft-steps", help="Distillation steps of the draft model; default: the recipe's.")
+    ] = None,
+    seed: flags.Seed = None,
+    threads: flags.Threads = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with a run found in --out, or refuse it.")
+    ] = True,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny models in minutes: tries the machinery, of no other use.")
+    ] = False,
+    as_json: flags.Json = False,
+) -> None:
+    """Train the bundled pair again: tokenizer, target, and a draft model distilled on the target's own text.
+
+    The text is the standard library of the Python that runs this. Hours on two cores; a run that was stopped goes on
+    where it was when the command is given again.
+
+    \b
+    nacre train demo-pair --out ./pair
+    nacre demo --target ./pair/demo-target --draft ./pair/demo-draft --parameters 113M
+    """
+    from nacre.cli.output import print_json
+    from nacre.training.demo_pair import train_demo_pair
+
+    with _bars() as report:
+        result = train_demo_pair(
+            out,
+            target_steps=target_steps,
+            draft_steps=draft_steps,
+            seed=seed or 0,
+            threads=threads or 2,
+            resume=resume,
+            quick=quick,
+            report=report,
+        )
+    assert result is not None  # only a run that is told to stop early has none
+    if as_json:
+        print_json(_jsonable(dataclasses.asdict(result)))
+        return
+    figures = result.figures
+    accepted = {pair.temperature: pair.by_children[1] for pair in figures.pair}
+    print(
+        f"{result.target}  {result.target_parameters:,} parameters, held-out loss {figures.target_loss:.3f} nats/token"
+    )
+    print(f"{result.draft}  {result.draft_parameters:,} parameters, accepted at first guess:", end="")
+    print(",".join(f" {share:.3f} at T = {temperature:g}" for temperature, share in accepted.items()))
+    print(f"try: nacre demo --target {result.target} --draft {result.draft} --parameters 113M")
+
+
+@contextmanager
+def _bars() -> Iterator[Report]:
+    """A progress bar per stage on standard error; a line now and then where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    from nacre.cli.output import note
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        told: dict[str, int] = {}
+
+        def tell(stage: str, done: int, steps: int, value: float) -> None:
+            tenth = 10 * done // max(1, steps)
+            if told.get(stage) != tenth:
+                told[stage] = tenth
+                note(f"{stage}: {done}/{steps} ({value:.3f})")
+
+        yield tell
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[value]:.3f}"), console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, steps: int, value: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=steps, value=value)
+            progress.update(tasks[stage], completed=done, total=steps, value=value)
+
+        yield show
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
