@@ -17,7 +17,7 @@ setup(
             "nacre_kernels._cpu",  # plain C, loaded with ctypes
             sources=[str(FOLDER / f"{name}.c") for name in SOURCES],
             depends=[str(FOLDER / name) for name in ("kernels.h", "tiles.h", "isa_x86.h")],
-            # No contraction to fused multiply-add and no fast-math: fusing is explicit, so every row rounds the same way
+            # No contraction to fused multiply-add and no fast-math: fusing is explicit, so all rows round the same way
             # everywhere. Instruction sets are chosen per function and at run time, never by -march.
             extra_compile_args=[
                 *("-O3", "-std=gnu11", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra"),

@@ -24,7 +24,7 @@ log = logging.getLogger("nacre.gateway")
 
 @dataclass(slots=True)
 class Plane:
-    """One gateway. `draining` once it takes nothing new."""
+    """One gateway. `draining` once it takes nothing new, `over` once what still runs is to end."""
 
     settings: GatewaySettings
     metrics: GatewayMetrics
@@ -33,6 +33,7 @@ class Plane:
     admission: Admission
     tasks: asyncio.TaskGroup
     draining: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     _loose: set[asyncio.Task[None]] = field(default_factory=set)
 
     def background(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[None]:

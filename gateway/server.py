@@ -78,6 +78,8 @@ async def serve(
             try:
                 await until(lambda: _drain(plane, service))
             finally:
+                plane.draining = True
+                plane.over.set()
                 http.should_exit = True
                 await asyncio.wait({serving})
                 await service.stop(0.0)

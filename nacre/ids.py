@@ -17,8 +17,7 @@ _DIGEST_BYTES = 16
 
 
 def tokenizer_fingerprint(path_to_tokenizer_json: str | os.PathLike[str]) -> str:
-    """The fingerprint (32 hex digits) of a `tokenizer.json`: a hash of its whole id -> token map, added
-    tokens included.
+    """A hash (32 hex digits) of the id -> token map of a `tokenizer.json`, added tokens included.
 
     Raises NotFound if there is no such file and FailedPrecondition if it is no tokenizer.
     """

@@ -21,6 +21,7 @@ from gateway.openai import answers, errors
 from gateway.openai.generation import Figures, Generation, Piece
 from gateway.openai.job import Job
 from gateway.plane import Plane, cause_of
+from nacre.errors import Unavailable
 
 _PING = b": ping\n\n"
 _DONE = b"data: [DONE]\n\n"
@@ -41,22 +42,31 @@ class JobResponse:
         async with asyncio.TaskGroup() as group:
             work = group.create_task(self._answer(send))
             gone = group.create_task(_disconnected(receive))
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            over = group.create_task(self._plane.over.wait())
+            await asyncio.wait((work, gone, over), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                self._plane.metrics.client_left()
-            work.cancel()
+                work.cancel()
+                await asyncio.wait({work})
+                if gone.done():
+                    self._plane.metrics.client_left()
+                else:
+                    await self._fail(send, Unavailable("this gateway is shutting down; send the request again"))
             gone.cancel()
+            over.cancel()
 
     async def _answer(self, send: Send) -> None:
         try:
             await (self._stream(send) if self._job.stream else self._whole(send))
         except Exception as failure:  # noqa: BLE001  whatever it is, the client is told in the shape it knows
-            error = errors.described(cause_of(failure))
-            if self._started:
-                await send({"type": "http.response.body", "body": b"data: " + errors.body(error) + b"\n\n"})
-            else:
-                await send({"type": "http.response.start", "status": error.status, "headers": errors.headers(error)})
-                await send({"type": "http.response.body", "body": errors.body(error)})
+            await self._fail(send, cause_of(failure))
+
+    async def _fail(self, send: Send, failure: BaseException) -> None:
+        error = errors.described(failure)
+        if self._started:
+            await send({"type": "http.response.body", "body": b"data: " + errors.body(error) + b"\n\n"})
+        else:
+            await send({"type": "http.response.start", "status": error.status, "headers": errors.headers(error)})
+            await send({"type": "http.response.body", "body": errors.body(error)})
 
     # -- whole ---------------------------------------------------------------------------------------------------
 

@@ -27,8 +27,8 @@ typedef struct {
 } job;
 
 typedef struct { /* carved out of the thread's scratch */
-    double *kt, *qt, *scores, *sums, *acc;
-    int64_t score_stride;
+    double *block, *qt, *scores, *sums, *acc; /* block: keys transposed, later values */
+    int64_t score_stride, padded_dim;         /* padded_dim: value_dim up to whole vectors */
 } workspace;
 
 static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -140,13 +140,17 @@ static void score_run(const nk_isa *isa, const nk_attention_call *c, const tile 
     const char *k = (const char *)c->k + (size_t)(t->kv_head * c->dim) * size;
     double block[4][NK_KEYS];
     for (int64_t j = 0; j < keys->count; j += NK_KEYS) {
-        int64_t count = at_most(NK_KEYS, keys->count - j);
-        isa->load_keys(k, c->k_type, c->k_slot_stride, keys->slots + j, (int)count, c->dim, w->kt);
+        int64_t count = at_most(NK_KEYS, keys->count - j), ahead = at_most(NK_KEYS, keys->count - j - count);
+        isa->load_keys(k, c->k_type, c->k_slot_stride, keys->slots + j, (int)count, (int)ahead, c->dim, w->block);
         for (int64_t four = first / 4; four * 4 < last; four++) {
-            isa->score_block(w->kt, w->qt + four * 4 * c->dim, c->dim, block);
-            for (int64_t i = at_least(four * 4, first); i < at_most(four * 4 + 4, last); i++)
-                memcpy(w->scores + i * w->score_stride + keys->begin + j - t->base, block[i % 4],
-                       (size_t)count * sizeof(double));
+            isa->score_block(w->block, w->qt + four * 4 * c->dim, c->dim, block);
+            for (int64_t i = at_least(four * 4, first); i < at_most(four * 4 + 4, last); i++) {
+                double *to = w->scores + i * w->score_stride + keys->begin + j - t->base;
+                if (count == NK_KEYS)
+                    memcpy(to, block[i % 4], sizeof block[0]); /* a known size: a few moves, no call */
+                else
+                    memcpy(to, block[i % 4], (size_t)count * sizeof(double));
+            }
         }
     }
 }
@@ -156,10 +160,14 @@ static void add_run(const nk_isa *isa, const nk_attention_call *c, const tile *t
                     int64_t last, const run *keys) {
     size_t size = c->v_type == NK_BF16 ? 2 : 4;
     const char *v = (const char *)c->v + (size_t)(t->kv_head * c->value_dim) * size;
-    for (int64_t i = first; i < last; i += 8)
-        isa->add_values(v, c->v_type, c->v_slot_stride, keys->slots, keys->count, c->value_dim,
-                        w->scores + i * w->score_stride + keys->begin - t->base, w->score_stride,
-                        w->acc + i * c->value_dim, (int)at_most(8, last - i));
+    for (int64_t j = 0; j < keys->count; j += NK_KEYS) {
+        int64_t count = at_most(NK_KEYS, keys->count - j), ahead = at_most(NK_KEYS, keys->count - j - count);
+        const double *weights = w->scores + keys->begin + j - t->base;
+        isa->load_values(v, c->v_type, c->v_slot_stride, keys->slots + j, (int)count, (int)ahead, c->value_dim, w->block);
+        for (int64_t i = first; i < last; i += 8)
+            isa->add_values(w->block, (int)count, w->padded_dim, weights + i * w->score_stride, w->score_stride,
+                            w->acc + i * w->padded_dim, (int)at_most(8, last - i));
+    }
 }
 
 typedef void (*step)(const nk_isa *, const nk_attention_call *, const tile *, const workspace *, int64_t, int64_t,
@@ -206,10 +214,11 @@ static void store_row(const nk_attention_call *c, int64_t row, int64_t head, con
 static int make_workspace(const nk_attention_call *c, const tile *t, workspace *w) {
     int64_t queries = (t->rows * t->heads + 3) & ~(int64_t)3;
     w->score_stride = ((t->longest - t->base + NK_CHAINS) | 7) + 9; /* padding, and rows off each other's cache sets */
-    int64_t kt = c->dim * NK_KEYS, qt = queries * c->dim, scores = queries * w->score_stride;
-    w->kt = nk_scratch((size_t)(kt + qt + scores + queries + queries * c->value_dim) * sizeof(double));
-    if (!w->kt) return 0;
-    w->qt = w->kt + kt;
+    w->padded_dim = (c->value_dim + NK_CHAINS - 1) / NK_CHAINS * NK_CHAINS;
+    int64_t block = at_least(c->dim, w->padded_dim) * NK_KEYS, qt = queries * c->dim, scores = queries * w->score_stride;
+    w->block = nk_scratch((size_t)(block + qt + scores + queries + queries * w->padded_dim) * sizeof(double));
+    if (!w->block) return 0;
+    w->qt = w->block + block;
     w->scores = w->qt + qt;
     w->sums = w->scores + scores;
     w->acc = w->sums + queries;
@@ -229,10 +238,10 @@ static int run_tile(const nk_isa *isa, const nk_attention_call *c, const tile *t
         w.sums[i] = isa->softmax(w.scores + i * w.score_stride + start - t->base, length_of(c, row) - start, c->scale,
                                  c->softcap, sink);
     }
-    memset(w.acc, 0, (size_t)(queries * c->value_dim) * sizeof(double));
+    memset(w.acc, 0, (size_t)(queries * w.padded_dim) * sizeof(double));
     over_keys(add_run, isa, c, t, &w);
     for (int64_t i = 0; i < queries; i++)
-        store_row(c, t->first_row + i / t->heads, t->first_head + i % t->heads, w.acc + i * c->value_dim, w.sums[i]);
+        store_row(c, t->first_row + i / t->heads, t->first_head + i % t->heads, w.acc + i * w.padded_dim, w.sums[i]);
     return 1;
 }
 

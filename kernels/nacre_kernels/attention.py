@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -21,9 +21,28 @@ from nacre_kernels.library import available, check_threads, require
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MAX_HEAD_DIM = 1024
+PLAN_FIELDS = (
+    *("prefix_offset", "prefix_length", "ancestor_offset", "ancestor_length"),
+    *("prefix_slots", "ancestor_slots"),
+)
 
 
-@dataclass(frozen=True, slots=True)
+class _Call(ctypes.Structure):
+    """Mirror of `nk_attention_call` in kernels.h: pointers first, then 64-bit, 32-bit and double fields."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "sinks", "prefix_offset", "prefix_length")),
+        *((name, ctypes.c_void_p) for name in ("ancestor_offset", "ancestor_length", "prefix_slots", "ancestor_slots")),
+        *((name, ctypes.c_int64) for name in ("prefix_slot_count", "ancestor_slot_count", "rows", "heads", "kv_heads")),
+        *((name, ctypes.c_int64) for name in ("dim", "value_dim", "slots", "q_row_stride", "q_head_stride")),
+        *((name, ctypes.c_int64) for name in ("k_slot_stride", "v_slot_stride", "window", "bad_row", "bad_value")),
+        *((name, ctypes.c_int32) for name in ("q_type", "k_type", "v_type", "threads")),
+        ("scale", ctypes.c_double),
+        ("softcap", ctypes.c_double),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class AttentionPlan:
     """Which slots each row of a pass sees. Built once per pass, used by every layer. All tensors int32, 1-D, CPU, contiguous.
 
@@ -40,9 +59,10 @@ class AttentionPlan:
     ancestor_length: torch.Tensor  # [rows]
     prefix_slots: torch.Tensor  # [all prefixes]
     ancestor_slots: torch.Tensor  # [all ancestor lists]
+    _call: _Call = field(init=False, repr=False)  # what the library needs of the plan, filled once
 
     def __post_init__(self) -> None:
-        for name in AttentionPlan.__slots__:
+        for name in PLAN_FIELDS:
             tensor = getattr(self, name)
             if tensor.dtype != torch.int32 or tensor.dim() != 1:
                 raise TypeError(f"plan.{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must be 1-D int32")
@@ -52,6 +72,13 @@ class AttentionPlan:
             if getattr(self, name).numel() != self.rows:
                 found = getattr(self, name).numel()
                 raise ValueError(f"plan.{name} has {found} rows, plan.prefix_offset has {self.rows}; they must agree")
+        call = _Call(
+            rows=self.rows,
+            prefix_slot_count=self.prefix_slots.numel(),
+            ancestor_slot_count=self.ancestor_slots.numel(),
+            **{name: getattr(self, name).data_ptr() for name in PLAN_FIELDS},
+        )
+        object.__setattr__(self, "_call", call)
 
     @property
     def rows(self) -> int:
@@ -120,67 +147,65 @@ def paged_tree_attention(
     only, itself included (older slots are never read); `sinks` [heads] adds one valueless key per head to the softmax.
     q may be strided except in its last dimension, the pools except in their last two. Raises ValueError / TypeError.
     """
-    _check(q, k_pool, v_pool, plan, window, softcap, sinks)
+    if not (q.dim() == k_pool.dim() == v_pool.dim() == 3):
+        raise ValueError(f"q, k_pool, v_pool have {q.dim()}, {k_pool.dim()}, {v_pool.dim()} dimensions; each must have 3")
+    rows, heads, dim = q.shape
+    slots, kv_heads, key_dim = k_pool.shape
+    value_slots, value_heads, value_dim = v_pool.shape
+    q_row, q_head, q_step = q.stride()
+    k_slot, k_head, k_step = k_pool.stride()
+    v_slot, v_head, v_step = v_pool.stride()
+    q_type, k_type, v_type = DTYPES.get(q.dtype), DTYPES.get(k_pool.dtype), DTYPES.get(v_pool.dtype)
+    if q_type is None or k_type is None or v_type is None:
+        found = f"{q.dtype}, {k_pool.dtype}, {v_pool.dtype}"
+        raise TypeError(f"q, k_pool, v_pool are {found}; each must be torch.float32 or torch.bfloat16")
+    if dim != key_dim or slots != value_slots or kv_heads != value_heads:
+        raise ValueError(
+            f"shapes do not fit: q {tuple(q.shape)}, k_pool {tuple(k_pool.shape)}, v_pool {tuple(v_pool.shape)}; "
+            "k_pool and v_pool share slots and heads, q and k_pool the head dimension"
+        )
+    if not (heads and kv_heads and heads % kv_heads == 0):
+        raise ValueError(f"{heads} query heads cannot share {kv_heads} key heads evenly")
+    if not (0 < dim <= MAX_HEAD_DIM and 0 < value_dim <= MAX_HEAD_DIM):
+        raise ValueError(f"head dimensions are {dim} and {value_dim}; they must lie in 1..{MAX_HEAD_DIM}")
+    if not (
+        (q_step == k_step == 1 or dim == 1)
+        and (v_step == 1 or value_dim == 1)
+        and (kv_heads == 1 or (k_head == dim and v_head == value_dim))
+    ):
+        raise ValueError(
+            f"strides {q.stride()}, {k_pool.stride()}, {v_pool.stride()} of q, k_pool, v_pool: q must be dense in its "
+            "last dimension, the pools in their last two; call .contiguous()"
+        )
+    if plan.rows != rows:
+        raise ValueError(f"q has {rows} rows, the plan {plan.rows}; they must agree")
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}; it must be at least 1, or None")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}; it must be positive, or None")
+    if sinks is not None and sinks.shape != (heads,):
+        raise ValueError(f"sinks has shape {tuple(sinks.shape)}; it must be [{heads}]")
     check_threads(threads)
-    if not available() or q.device.type != "cpu":
+    on_cpu = (q.is_cpu, k_pool.is_cpu, v_pool.is_cpu)
+    if not all(on_cpu) and any(on_cpu):
+        raise ValueError(f"q is on {q.device}, k_pool on {k_pool.device}, v_pool on {v_pool.device}; they must agree")
+    if not all(on_cpu) or not available():
         return reference.paged_tree_attention(
             q, k_pool, v_pool, plan, scale=scale, window=window, softcap=softcap, sinks=sinks
         )
-    rows, heads, dim = q.shape
-    slots, kv_heads, value_dim = v_pool.shape
-    out = torch.empty(rows, heads, value_dim, dtype=q.dtype)
-    sink_values = None if sinks is None else sinks.detach().to(torch.float32).contiguous()
-    call = _Call(
-        q=q.data_ptr(),
-        k=k_pool.data_ptr(),
-        v=v_pool.data_ptr(),
-        out=out.data_ptr(),
-        sinks=0 if sink_values is None else sink_values.data_ptr(),
-        prefix_offset=plan.prefix_offset.data_ptr(),
-        prefix_length=plan.prefix_length.data_ptr(),
-        ancestor_offset=plan.ancestor_offset.data_ptr(),
-        ancestor_length=plan.ancestor_length.data_ptr(),
-        prefix_slots=plan.prefix_slots.data_ptr(),
-        ancestor_slots=plan.ancestor_slots.data_ptr(),
-        prefix_slot_count=plan.prefix_slots.numel(),
-        ancestor_slot_count=plan.ancestor_slots.numel(),
-        rows=rows,
-        heads=heads,
-        kv_heads=kv_heads,
-        dim=dim,
-        value_dim=value_dim,
-        slots=slots,
-        q_row_stride=q.stride(0),
-        q_head_stride=q.stride(1),
-        k_slot_stride=k_pool.stride(0),
-        v_slot_stride=v_pool.stride(0),
-        window=0 if window is None else window,
-        q_type=DTYPES[q.dtype],
-        k_type=DTYPES[k_pool.dtype],
-        v_type=DTYPES[v_pool.dtype],
-        threads=threads,
-        scale=scale,
-        softcap=0.0 if softcap is None else softcap,
-    )
+    out = torch.empty((rows, heads, value_dim), dtype=q.dtype)
+    sink_values = None if sinks is None else sinks.detach().to("cpu", torch.float32).contiguous()
+    call = _Call.from_buffer_copy(plan._call)  # a copy: one plan may serve several threads
+    call.q, call.k, call.v, call.out = q.data_ptr(), k_pool.data_ptr(), v_pool.data_ptr(), out.data_ptr()
+    call.sinks = None if sink_values is None else sink_values.data_ptr()
+    call.heads, call.kv_heads, call.dim, call.value_dim, call.slots = heads, kv_heads, dim, value_dim, slots
+    call.q_row_stride, call.q_head_stride, call.k_slot_stride, call.v_slot_stride = q_row, q_head, k_slot, v_slot
+    call.q_type, call.k_type, call.v_type, call.threads = q_type, k_type, v_type, threads
+    call.window, call.scale, call.softcap = window or 0, scale, softcap or 0.0
     status = require().nk_attention(ctypes.byref(call))
     if status:
         _raise(status, call.bad_row, call.bad_value, plan, slots)
     return out
-
-
-class _Call(ctypes.Structure):
-    """Mirror of `nk_attention_call` in kernels.h: pointers first, then 64-bit, 32-bit and double fields."""
-
-    _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("q", "k", "v", "out", "sinks", "prefix_offset", "prefix_length")),
-        *((name, ctypes.c_void_p) for name in ("ancestor_offset", "ancestor_length", "prefix_slots", "ancestor_slots")),
-        *((name, ctypes.c_int64) for name in ("prefix_slot_count", "ancestor_slot_count", "rows", "heads", "kv_heads")),
-        *((name, ctypes.c_int64) for name in ("dim", "value_dim", "slots", "q_row_stride", "q_head_stride")),
-        *((name, ctypes.c_int64) for name in ("k_slot_stride", "v_slot_stride", "window", "bad_row", "bad_value")),
-        *((name, ctypes.c_int32) for name in ("q_type", "k_type", "v_type", "threads")),
-        ("scale", ctypes.c_double),
-        ("softcap", ctypes.c_double),
-    )
 
 
 def _raise(status: int, row: int, value: int, plan: AttentionPlan, slots: int) -> None:
@@ -199,44 +224,3 @@ def _raise(status: int, row: int, value: int, plan: AttentionPlan, slots: int) -
             f"[0, {plan.ancestor_slots.numel()})"
         )
     raise ValueError(f"plan row {row} names slot {value}; the pool has slots 0..{slots - 1}")
-
-
-def _check(
-    q: torch.Tensor,
-    k_pool: torch.Tensor,
-    v_pool: torch.Tensor,
-    plan: AttentionPlan,
-    window: int | None,
-    softcap: float | None,
-    sinks: torch.Tensor | None,
-) -> None:
-    for name, tensor in (("q", q), ("k_pool", k_pool), ("v_pool", v_pool)):
-        if tensor.dtype not in DTYPES:
-            raise TypeError(f"{name} is {tensor.dtype}; it must be torch.float32 or torch.bfloat16")
-        if tensor.dim() != 3:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have three dimensions")
-        if tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device}, q on {q.device}; they must agree")
-        if tensor.stride(2) != 1 and tensor.shape[2] > 1:
-            raise ValueError(f"{name}'s last dimension has stride {tensor.stride(2)}; call .contiguous()")
-    heads, dim = q.shape[1], q.shape[2]
-    slots, kv_heads, key_dim = k_pool.shape
-    if key_dim != dim:
-        raise ValueError(f"q has head dimension {dim}, k_pool {key_dim}; they must agree")
-    if v_pool.shape[:2] != k_pool.shape[:2]:
-        raise ValueError(f"k_pool has shape {tuple(k_pool.shape)}, v_pool {tuple(v_pool.shape)}: slots or heads differ")
-    if kv_heads < 1 or heads % kv_heads or heads < 1:
-        raise ValueError(f"{heads} query heads cannot share {kv_heads} key heads evenly")
-    for name, pool in (("k_pool", k_pool), ("v_pool", v_pool)):
-        if not 1 <= pool.shape[2] <= MAX_HEAD_DIM:
-            raise ValueError(f"{name}'s head dimension is {pool.shape[2]}; it must lie in 1..{MAX_HEAD_DIM}")
-        if kv_heads > 1 and pool.stride(1) != pool.shape[2]:
-            raise ValueError(f"{name}'s last two dimensions must be contiguous; call .contiguous()")
-    if plan.rows != q.shape[0]:
-        raise ValueError(f"q has {q.shape[0]} rows, the plan {plan.rows}; they must agree")
-    if window is not None and window < 1:
-        raise ValueError(f"window is {window}; it must be at least 1, or None")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap is {softcap}; it must be positive, or None")
-    if sinks is not None and (sinks.shape != (heads,) or sinks.device != q.device):
-        raise ValueError(f"sinks has shape {tuple(sinks.shape)} on {sinks.device}; it must be [{heads}] on {q.device}")

@@ -13,7 +13,6 @@ enum { WF = 8, WD = 4 };
 #define NK_WHOLE_ROWS 3
 #define NK_SCORE_QUERIES 2
 #define NK_VALUE_VECTORS 1
-#define NK_WIDE_QUERIES 4
 
 OP VF vf_set1(float a) { return _mm256_set1_ps(a); }
 OP VF vf_load(const float *p) { return _mm256_loadu_ps(p); }
@@ -61,6 +60,25 @@ OP VD vd_scale_by_low_bits(VD a, VD bits) {
 OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN */
     value = _mm256_and_pd(value, _mm256_cmp_pd(x, _mm256_set1_pd(bound), _CMP_NLT_UQ));
     return _mm256_blendv_pd(value, x, _mm256_cmp_pd(x, x, _CMP_UNORD_Q));
+}
+
+/* One lane of 128 bits holds four words of one row; a ymm register rows i and i + 4. */
+OP __m256i two_rows(const char *const rows[NK_KEYS], int i, size_t at) {
+    __m256i a = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(rows[i] + at)));
+    return _mm256_inserti128_si256(a, _mm_loadu_si128((const __m128i *)(rows[i + 4] + at)), 1);
+}
+/* to[w][key] = 32-bit word w of the 16 bytes at `at` in every row */
+OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[4][NK_KEYS]) {
+    for (int h = 0; h < NK_KEYS; h += 8) {
+        __m256i a = two_rows(rows, h, at), b = two_rows(rows, h + 1, at);
+        __m256i c = two_rows(rows, h + 2, at), d = two_rows(rows, h + 3, at);
+        __m256i ab0 = _mm256_unpacklo_epi32(a, b), ab1 = _mm256_unpackhi_epi32(a, b);
+        __m256i cd0 = _mm256_unpacklo_epi32(c, d), cd1 = _mm256_unpackhi_epi32(c, d);
+        _mm256_storeu_si256((__m256i *)(to[0] + h), _mm256_unpacklo_epi64(ab0, cd0));
+        _mm256_storeu_si256((__m256i *)(to[1] + h), _mm256_unpackhi_epi64(ab0, cd0));
+        _mm256_storeu_si256((__m256i *)(to[2] + h), _mm256_unpacklo_epi64(ab1, cd1));
+        _mm256_storeu_si256((__m256i *)(to[3] + h), _mm256_unpackhi_epi64(ab1, cd1));
+    }
 }
 
 #include "tiles.h"

@@ -13,7 +13,6 @@ enum { WF = 16, WD = 8 };
 #define NK_WHOLE_ROWS 14
 #define NK_SCORE_QUERIES 4
 #define NK_VALUE_VECTORS 2
-#define NK_WIDE_QUERIES 4
 
 OP VF vf_set1(float a) { return _mm512_set1_ps(a); }
 OP VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
@@ -60,6 +59,24 @@ OP VD vd_scale_by_low_bits(VD a, VD bits) {
 OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN */
     value = _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x, _mm512_set1_pd(bound), _CMP_NLT_UQ), value);
     return _mm512_mask_mov_pd(value, _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q), x);
+}
+
+/* One lane of 128 bits holds four words of one row; a zmm register rows i, i + 4, i + 8, i + 12. */
+OP __m512i four_rows(const char *const rows[NK_KEYS], int i, size_t at) {
+    __m512i a = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(rows[i] + at)));
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(rows[i + 4] + at)), 1);
+    a = _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(rows[i + 8] + at)), 2);
+    return _mm512_inserti32x4(a, _mm_loadu_si128((const __m128i *)(rows[i + 12] + at)), 3);
+}
+/* to[w][key] = 32-bit word w of the 16 bytes at `at` in every row */
+OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[4][NK_KEYS]) {
+    __m512i a = four_rows(rows, 0, at), b = four_rows(rows, 1, at), c = four_rows(rows, 2, at), d = four_rows(rows, 3, at);
+    __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
+    __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
+    _mm512_storeu_si512(to[0], _mm512_unpacklo_epi64(ab0, cd0));
+    _mm512_storeu_si512(to[1], _mm512_unpackhi_epi64(ab0, cd0));
+    _mm512_storeu_si512(to[2], _mm512_unpacklo_epi64(ab1, cd1));
+    _mm512_storeu_si512(to[3], _mm512_unpackhi_epi64(ab1, cd1));
 }
 
 #include "tiles.h"

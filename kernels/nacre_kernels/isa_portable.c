@@ -15,7 +15,6 @@ enum { WF = 4, WD = 2 };
 #define NK_WHOLE_ROWS 1
 #define NK_SCORE_QUERIES 1
 #define NK_VALUE_VECTORS 1
-#define NK_WIDE_QUERIES 4
 
 OP VF vf_set1(float a) { return (VF){a, a, a, a}; }
 OP VF vf_load(const float *p) {
@@ -65,11 +64,10 @@ OP VD vd_zero_where_below(VD x, double bound, VD value) { /* NaN where x is NaN 
     for (int i = 0; i < WD; i++) value[i] = x[i] != x[i] ? x[i] : x[i] < bound ? 0.0 : value[i];
     return value;
 }
-OP void load_8_keys(const char *const rows[8], int type, int64_t at, double *to) {
-    for (int d = 0; d < 8; d++)
-        for (int i = 0; i < 8; i++)
-            to[d * NK_KEYS + i] =
-                type == NK_BF16 ? nk_from_bf16(((const uint16_t *)rows[i])[at + d]) : ((const float *)rows[i])[at + d];
+/* to[w][key] = 32-bit word w of the 16 bytes at `at` in every row */
+OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[4][NK_KEYS]) {
+    for (int i = 0; i < NK_KEYS; i++)
+        for (int w = 0; w < 4; w++) memcpy(&to[w][i], rows[i] + at + 4 * w, 4);
 }
 
 #include "tiles.h"

@@ -16,6 +16,9 @@
 #else
 #error "the kernels need gcc or clang on a POSIX system; without them the torch reference is used"
 #endif
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "packed bf16 pairs assume a little-endian CPU; without the kernels the torch reference is used"
+#endif
 
 #define NK_ABI_VERSION 1 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
@@ -34,7 +37,7 @@ enum {
 
 /* ---- attention ------------------------------------------------------------------------------------------------------ */
 enum {
-    NK_KEYS = 16,    /* keys in a transposed block */
+    NK_KEYS = 16,    /* keys in a widened block */
     NK_QUERIES = 32, /* (row, head) pairs that share one pass over the keys */
     NK_CHAINS = 8,   /* chains of the softmax's sum: part of the definition of the result */
     NK_SCORE_DOUBLES = 1 << 17 /* scores of a tile; a single row may need more */
@@ -79,16 +82,19 @@ typedef struct {
     void (*widen)(const uint16_t *from, float *to, int64_t count);                 /* bf16 -> fp32 */
     /* y[columns] = round(c + bias) for one row; its panels lie c_stride floats apart, the last one may be partial */
     void (*finish)(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns);
-    /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes from `count` on hold anything */
-    void (*load_keys)(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim,
+    /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes from `count` on hold anything. Prefetches `ahead` more slots. */
+    void (*load_keys)(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead, int64_t dim,
                       double *kt);
     /* scores[query][key] for four queries qt[dim][4] and one block of keys */
     void (*score_block)(const double *kt, const double *qt, int64_t dim, double scores[4][NK_KEYS]);
     /* in place: scores -> weights; pads to a multiple of NK_CHAINS; returns the sum of the weights (and the sink's) */
     double (*softmax)(double *scores, int64_t count, double scale, double softcap, const float *sink);
-    /* acc[query][value_dim] += weights[query][key] · values[slot(key)], keys in order; 1..8 queries */
-    void (*add_values)(const void *values, int type, int64_t slot_stride, const int32_t *slots, int64_t count,
-                       int64_t value_dim, const double *weights, int64_t weight_stride, double *acc, int queries);
+    /* vb[key][padded dim] = values of `count` slots, widened, zero beyond value_dim; prefetches `ahead` more slots */
+    void (*load_values)(const void *values, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
+                        int64_t value_dim, double *vb);
+    /* acc[query][padded dim] += weights[query][key] * vb[key][padded dim], keys in order; 1..8 queries */
+    void (*add_values)(const double *vb, int count, int64_t padded_dim, const double *weights, int64_t weight_stride,
+                       double *acc, int queries);
 } nk_isa;
 
 enum { NK_PORTABLE = 0, NK_AVX2 = 1, NK_AVX512 = 2 };

@@ -52,6 +52,8 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.nk_compiler.restype = ctypes.c_char_p
     lib.nk_packed_bytes.restype = count
     lib.nk_packed_bytes.argtypes = (number, count, count)
+    lib.nk_prefer_large_pages.restype = None
+    lib.nk_prefer_large_pages.argtypes = (pointer, count)
     lib.nk_pack.restype = None
     lib.nk_pack.argtypes = (pointer, number, count, count, pointer)
     lib.nk_linear.argtypes = (pointer, number, pointer, number, pointer, pointer, count, count, count, number)

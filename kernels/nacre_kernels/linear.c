@@ -10,6 +10,7 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 
 typedef struct {
     const void *x, *w;
@@ -26,6 +27,15 @@ static size_t element_bytes(int type) { return type == NK_BF16 ? 2 : 4; }
 
 NK_PUBLIC int64_t nk_packed_bytes(int w_type, int64_t depth, int64_t outputs) {
     return (int64_t)element_bytes(w_type) * depth * panels_of(outputs) * NK_PANEL;
+}
+
+/* Large weights ask for large pages before they are first touched: fewer page-table walks while they stream by. */
+NK_PUBLIC void nk_prefer_large_pages(void *memory, int64_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    (void)madvise(memory, (size_t)bytes, MADV_HUGEPAGE); /* a wish: nothing depends on its being granted */
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 NK_PUBLIC void nk_pack(const void *w, int w_type, int64_t depth, int64_t outputs, void *packed) {

@@ -9,7 +9,7 @@ that bf16 can hold exactly (a bf16 checkpoint loaded in fp32) are stored as bf16
 
 from __future__ import annotations
 
-import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,16 +19,22 @@ from nacre_kernels.library import available, check_threads, require
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 MAX_FEATURES = 1 << 24
-_ALIGNMENT = 64  # a cache line
-_PAGE_BYTES = mmap.PAGESIZE
+_CACHE_LINE_BYTES = 64
+_LARGE_PAGE_BYTES = 1 << 21
 
 
-def _aligned_bytes(size: int) -> torch.Tensor:
-    """An uninitialised uint8 tensor that starts on a cache line (whole pages when it is large)."""
-    alignment = _PAGE_BYTES if size >= (1 << 20) else _ALIGNMENT
-    raw = torch.empty(size + alignment, dtype=torch.uint8)
-    start = -raw.data_ptr() % alignment
-    return raw[start : start + size]
+def _weight_memory(size: int) -> torch.Tensor:
+    """An uninitialised uint8 tensor on a cache line; on large pages from two of them on, where the system has any."""
+    alignment = _LARGE_PAGE_BYTES if size >= 2 * _LARGE_PAGE_BYTES else _CACHE_LINE_BYTES
+    raw = torch.empty(size + alignment, dtype=torch.uint8)  # what is never touched costs no memory
+    memory = raw[-raw.data_ptr() % alignment :][:size]
+    if alignment == _LARGE_PAGE_BYTES:
+        require().nk_prefer_large_pages(memory.data_ptr(), size - size % _LARGE_PAGE_BYTES)
+    return memory
+
+
+def _no_library(*_: object) -> int:
+    raise RuntimeError("this PackedLinear holds no packed weight")
 
 
 class PackedLinear(torch.nn.Module):
@@ -50,7 +56,8 @@ class PackedLinear(torch.nn.Module):
         self._packed: torch.Tensor | None = None
         self._plain: torch.Tensor | None = None
         self._bias: torch.Tensor | None = None  # fp32 when packed
-        self._linear = None
+        self._linear: Callable[..., int] = _no_library
+        self._kind = -1  # DTYPES[weight_dtype] when packed
 
     @classmethod
     def from_linear(cls, linear: torch.nn.Linear, *, threads: int = 1) -> PackedLinear:
@@ -75,9 +82,9 @@ class PackedLinear(torch.nn.Module):
     def _fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         lib = require()
         kind, shape = DTYPES[weight.dtype], (self.in_features, self.out_features)
-        self._packed = _aligned_bytes(lib.nk_packed_bytes(kind, *shape))
+        self._packed = _weight_memory(lib.nk_packed_bytes(kind, *shape))
         lib.nk_pack(weight.data_ptr(), kind, *shape, self._packed.data_ptr())
-        self.weight_dtype, self._bias, self._linear = weight.dtype, bias, lib.nk_linear
+        self.weight_dtype, self._kind, self._bias, self._linear = weight.dtype, kind, bias, lib.nk_linear
 
     @property
     def is_packed(self) -> bool:
@@ -91,32 +98,36 @@ class PackedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in_features] -> [..., out_features] in x's dtype (fp32 or bf16, whatever the weight's is)."""
-        if x.shape[-1:] != (self.in_features,):
-            raise ValueError(f"input has shape {tuple(x.shape)}; the last dimension must be {self.in_features}")
-        if x.dtype not in DTYPES:
+        shape, kind = x.shape, DTYPES.get(x.dtype)
+        if not shape or shape[-1] != self.in_features:
+            raise ValueError(f"input has shape {tuple(shape)}; the last dimension must be {self.in_features}")
+        if kind is None:
             raise TypeError(f"input is {x.dtype}; it must be torch.float32 or torch.bfloat16")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("packed layers do not train; run the model under torch.inference_mode()")
         if self._packed is None:
             if self._plain is None:
                 raise RuntimeError("this PackedLinear is empty; build it with PackedLinear.from_linear")
-            return reference.linear(x.detach(), self._plain, self._bias)
-        if x.device.type != "cpu":
+            return reference.linear(x, self._plain, self._bias)
+        if not x.is_cpu:
             raise ValueError(f"input is on {x.device}, the packed weights on the CPU; pack after moving the model")
-        x = x.detach().contiguous()
-        out = torch.empty((*x.shape[:-1], self.out_features), dtype=x.dtype)
+        if not x.is_contiguous():
+            x = x.contiguous()
+        out = torch.empty((*shape[:-1], self.out_features), dtype=x.dtype)
         failed = self._linear(
             x.data_ptr(),
-            DTYPES[x.dtype],
+            kind,
             self._packed.data_ptr(),
-            DTYPES[self.weight_dtype],
+            self._kind,
             0 if self._bias is None else self._bias.data_ptr(),
             out.data_ptr(),
-            out.numel() // self.out_features,
+            x.numel() // self.in_features,
             self.in_features,
             self.out_features,
             self.threads,
         )
         if failed:
-            raise MemoryError(f"no memory for the scratch of a [{out.numel() // self.out_features}] row pass")
+            raise MemoryError(f"no memory for the scratch of an input of shape {tuple(shape)}")
         return out
 
     def extra_repr(self) -> str:

@@ -2,7 +2,7 @@
  *
  * The including file defines NK_TARGET, types VF (WF floats) and VD (WD doubles), the vf_ and vd_ functions used below,
  * NK_TILE_ROWS and NK_WHOLE_ROWS (most rows in a linear tile, and most for which it takes all 32 outputs at once),
- * NK_SCORE_QUERIES, and load_8_keys. Vectors run across outputs, so WF and WD never show in a result.
+ * NK_SCORE_QUERIES, NK_VALUE_VECTORS, and transpose_words. Vectors run across outputs, so WF and WD never show in a result.
  */
 #include "kernels.h"
 
@@ -128,22 +128,55 @@ NK_TARGET static void finish(const float *c, int64_t c_stride, const float *bias
 
 /* ---- attention ------------------------------------------------------------------------------------------------------ */
 
-NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim,
-                                double *kt) {
+HOT void prefetch_rows(const void *rows, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim) {
     size_t size = type == NK_BF16 ? 2 : 4;
-    for (int half = 0; half < NK_KEYS; half += 8) {
-        const char *rows[8]; /* beyond the last key its row is read again */
-        if (half >= count) break;
-        for (int i = 0; i < 8; i++) {
-            int key = half + i < count ? half + i : count - 1;
-            rows[i] = (const char *)keys + (size_t)slots[key] * (size_t)slot_stride * size;
+    for (int i = 0; i < count; i++) {
+        const char *row = (const char *)rows + (size_t)slots[i] * (size_t)slot_stride * size;
+        for (size_t at = 0; at < (size_t)dim * size; at += 64) __builtin_prefetch(row + at, 0, 3);
+    }
+}
+
+/* One dimension of a block of keys, widened: kt[key] = words[key] as floats. */
+HOT void widen_keys(const float *keys, double *kt) {
+    UNROLL for (int i = 0; i < NK_KEYS; i += WD) vd_store(kt + i, vd_load_f32(keys + i));
+}
+
+NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
+                                int64_t dim, double *kt) {
+    size_t size = type == NK_BF16 ? 2 : 4;
+    const char *rows[NK_KEYS]; /* beyond the last key its row is read again */
+    union {
+        uint32_t words[4][NK_KEYS];
+        float keys[4][NK_KEYS];
+    } turned;
+    float split[2][NK_KEYS];
+    int64_t d = 0;
+    prefetch_rows(keys, type, slot_stride, slots + count, ahead, dim);
+    for (int i = 0; i < NK_KEYS; i++)
+        rows[i] = (const char *)keys + (size_t)slots[i < count ? i : count - 1] * (size_t)slot_stride * size;
+    if (type == NK_BF16) { /* a word holds two dimensions */
+        for (; d + 8 <= dim; d += 8) {
+            transpose_words(rows, (size_t)d * 2, turned.words);
+            for (int w = 0; w < 4; w++) {
+                UNROLL for (int i = 0; i < NK_KEYS; i += WF) {
+                    VF low, high;
+                    vf_load_pairs(turned.words[w] + i, &low, &high);
+                    vf_store(split[0] + i, low);
+                    vf_store(split[1] + i, high);
+                }
+                widen_keys(split[0], kt + (d + 2 * w) * NK_KEYS);
+                widen_keys(split[1], kt + (d + 2 * w + 1) * NK_KEYS);
+            }
         }
-        int64_t d = 0;
-        for (; d + 8 <= dim; d += 8) load_8_keys(rows, type, d, kt + d * NK_KEYS + half);
         for (; d < dim; d++)
-            for (int i = 0; i < 8; i++)
-                kt[d * NK_KEYS + half + i] =
-                    type == NK_BF16 ? nk_from_bf16(((const uint16_t *)rows[i])[d]) : ((const float *)rows[i])[d];
+            for (int i = 0; i < NK_KEYS; i++) kt[d * NK_KEYS + i] = nk_from_bf16(((const uint16_t *)rows[i])[d]);
+    } else {
+        for (; d + 4 <= dim; d += 4) {
+            transpose_words(rows, (size_t)d * 4, turned.words);
+            for (int w = 0; w < 4; w++) widen_keys(turned.keys[w], kt + (d + w) * NK_KEYS);
+        }
+        for (; d < dim; d++)
+            for (int i = 0; i < NK_KEYS; i++) kt[d * NK_KEYS + i] = ((const float *)rows[i])[d];
     }
 }
 
@@ -223,61 +256,59 @@ NK_TARGET static double softmax(double *scores, int64_t count, double scale, dou
     return sum;
 }
 
-/* `vectors` vectors of value columns from `column` on, for `queries` queries: one chain over the keys per element. */
-HOT void add_columns(const int queries, const int vectors, const void *values, const int type, int64_t slot_stride,
-                     const int32_t *slots, int64_t count, int64_t column, int64_t value_dim, const double *weights,
-                     int64_t weight_stride, double *acc) {
-    VD sums[8][16];
-    UNROLL for (int q = 0; q < queries; q++)
-        UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_load(acc + q * value_dim + column + i * WD);
-    for (int64_t j = 0; j < count; j++) {
-        int64_t at = (int64_t)slots[j] * slot_stride + column;
-        VD value[16];
-        UNROLL for (int i = 0; i < vectors; i++)
-            value[i] = type == NK_BF16 ? vd_load_bf16((const uint16_t *)values + at + i * WD)
-                                       : vd_load_f32((const float *)values + at + i * WD);
-        UNROLL for (int q = 0; q < queries; q++) {
-            VD weight = vd_set1(weights[q * weight_stride + j]);
-            UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_fma(weight, value[i], sums[q][i]);
-        }
+NK_TARGET static void load_values(const void *values, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
+                                  int64_t value_dim, double *vb) {
+    int64_t padded = (value_dim + NK_CHAINS - 1) / NK_CHAINS * NK_CHAINS;
+    prefetch_rows(values, type, slot_stride, slots + count, ahead, value_dim);
+    for (int j = 0; j < count; j++, vb += padded) {
+        int64_t at = (int64_t)slots[j] * slot_stride, d = 0;
+        const uint16_t *v16 = (const uint16_t *)values + at;
+        const float *v32 = (const float *)values + at;
+        if (type == NK_BF16)
+            for (; d + WD <= value_dim; d += WD) vd_store(vb + d, vd_load_bf16(v16 + d));
+        else
+            for (; d + WD <= value_dim; d += WD) vd_store(vb + d, vd_load_f32(v32 + d));
+        for (; d < value_dim; d++) vb[d] = type == NK_BF16 ? nk_from_bf16(v16[d]) : v32[d];
+        for (; d < padded; d++) vb[d] = 0.0;
     }
-    UNROLL for (int q = 0; q < queries; q++)
-        UNROLL for (int i = 0; i < vectors; i++) vd_store(acc + q * value_dim + column + i * WD, sums[q][i]);
 }
 
-HOT void add_all(const int queries, const void *values, const int type, int64_t slot_stride, const int32_t *slots,
-                 int64_t count, int64_t value_dim, const double *weights, int64_t weight_stride, double *acc) {
-    const int wide = queries <= NK_WIDE_QUERIES ? 2 * NK_VALUE_VECTORS : NK_VALUE_VECTORS;
-    int64_t column = 0;
-    for (; column + wide * WD <= value_dim; column += wide * WD)
-        add_columns(queries, wide, values, type, slot_stride, slots, count, column, value_dim, weights, weight_stride, acc);
-    for (; column + WD <= value_dim; column += WD)
-        add_columns(queries, 1, values, type, slot_stride, slots, count, column, value_dim, weights, weight_stride, acc);
-    for (; column < value_dim; column++) {
-        for (int q = 0; q < queries; q++) {
-            double sum = acc[q * value_dim + column];
-            for (int64_t j = 0; j < count; j++) {
-                int64_t at = (int64_t)slots[j] * slot_stride + column;
-                double value = type == NK_BF16 ? nk_from_bf16(((const uint16_t *)values)[at]) : ((const float *)values)[at];
-                sum = fma(weights[q * weight_stride + j], value, sum);
-            }
-            acc[q * value_dim + column] = sum;
+/* `vectors` vectors of columns for `queries` queries: one chain over the keys per element. */
+HOT void add_columns(const int queries, const int vectors, const double *vb, int count, int64_t padded_dim,
+                     const double *weights, int64_t weight_stride, double *acc) {
+    VD sums[8][8];
+    UNROLL for (int q = 0; q < queries; q++)
+        UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_load(acc + q * padded_dim + i * WD);
+    for (int j = 0; j < count; j++, vb += padded_dim) {
+        UNROLL for (int q = 0; q < queries; q++) {
+            VD weight = vd_set1(weights[q * weight_stride + j]);
+            UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_fma(weight, vd_load(vb + i * WD), sums[q][i]);
         }
     }
+    UNROLL for (int q = 0; q < queries; q++)
+        UNROLL for (int i = 0; i < vectors; i++) vd_store(acc + q * padded_dim + i * WD, sums[q][i]);
+}
+
+HOT void add_all(const int queries, const double *vb, int count, int64_t padded_dim, const double *weights,
+                 int64_t weight_stride, double *acc) {
+    const int vectors = queries <= 2 ? 4 * NK_VALUE_VECTORS : queries <= 4 ? 2 * NK_VALUE_VECTORS : NK_VALUE_VECTORS;
+    int64_t column = 0;
+    for (; column + vectors * WD <= padded_dim; column += vectors * WD)
+        add_columns(queries, vectors, vb + column, count, padded_dim, weights, weight_stride, acc + column);
+    for (; column < padded_dim; column += WD)
+        add_columns(queries, 1, vb + column, count, padded_dim, weights, weight_stride, acc + column);
 }
 
 #define ADD(Q)                                                                                                          \
     case Q:                                                                                                             \
-        if (type == NK_BF16)                                                                                            \
-            add_all(Q, values, NK_BF16, slot_stride, slots, count, value_dim, weights, weight_stride, acc);             \
-        else                                                                                                            \
-            add_all(Q, values, NK_F32, slot_stride, slots, count, value_dim, weights, weight_stride, acc);              \
+        add_all(Q, vb, count, padded_dim, weights, weight_stride, acc);                                                 \
         break;
 
-NK_TARGET static void add_values(const void *values, int type, int64_t slot_stride, const int32_t *slots, int64_t count,
-                                 int64_t value_dim, const double *weights, int64_t weight_stride, double *acc, int queries) {
+NK_TARGET static void add_values(const double *vb, int count, int64_t padded_dim, const double *weights, int64_t weight_stride,
+                                 double *acc, int queries) {
     switch (queries) { ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) }
 }
 
 #define NK_DEFINE_ISA(NAME)                                                                                             \
-    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen, finish, load_keys, score_block, softmax, add_values};
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen, finish, load_keys, score_block, softmax,          \
+                         load_values, add_values};

@@ -32,6 +32,9 @@ _EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    # gRPC reports a peer's orderly goodbye on standard error; here every error is reported once, by us.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
     import typer
 
     from nacre.cli.app import app

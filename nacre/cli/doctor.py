@@ -161,9 +161,7 @@ def _bundled() -> Finding:
             for each in files:
                 load_model(str(each.path))
     except NacreError as error:
-        remedy = (
-            "reinstall nacre, or train the pair (nacre train demo-pair), or use --target and --draft"
-        )
+        remedy = "reinstall nacre, or train the pair (nacre train demo-pair), or use --target and --draft"
         return Finding("bundled pair", Verdict.fail, error.message, remedy)
     told = ", ".join(f"{each.path.name} {each.parameters / 1e6:.1f} M" for each in files)
     return Finding("bundled pair", Verdict.ok, told)

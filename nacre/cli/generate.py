@@ -21,9 +21,7 @@ def generate(
     address: Annotated[
         str, typer.Option("--address", help="gRPC address of a gateway or verifier.")
     ] = "127.0.0.1:8001",
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, max=_MAX_UINT32, help="Most new tokens.")
-    ] = 128,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=_MAX_UINT32, help="Most new tokens.")] = 128,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
     top_k: Annotated[int, typer.Option("--top-k", min=0, max=_MAX_UINT32, help="Keep the k likeliest; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Keep the likeliest that reach this probability.")] = 1.0,

@@ -98,12 +98,12 @@ def cache_folder() -> Path:
 
 def cached_models() -> list[Path]:
     """The inflated models made so far."""
-    return sorted(file.parent for file in (cache_folder() / "inflated").glob("*/config.json"))
+    return sorted(file.parent for file in (cache_folder() / "inflated").glob("*/*/config.json"))
 
 
 def inflated_path(source: Path, parameters: int) -> Path:
-    """Where `source`, inflated, is kept: named after what went into it, so a changed source is another model."""
-    return cache_folder() / "inflated" / f"{source.resolve().name}-{parameters}-{_digest(source)}"
+    """Where `source`, inflated, is kept: below a hash of what went into it, so a changed source is another model."""
+    return cache_folder() / "inflated" / _digest(source) / f"{source.resolve().name}-{parameters / 1e6:g}M"
 
 
 def make_inflated(source: Path, parameters: int) -> Path:
@@ -114,7 +114,7 @@ def make_inflated(source: Path, parameters: int) -> Path:
     from nacre.training.inflate import inflate
 
     # Made beside its place and moved there whole: one that was interrupted is never taken for finished.
-    making = wanted.with_name(f"{wanted.name}.{os.getpid()}.part")
+    making = wanted.with_name(f".{wanted.name}.{os.getpid()}")
     try:
         inflate(source, making, parameters=parameters)
         try:

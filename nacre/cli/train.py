@@ -25,9 +25,7 @@ def train() -> None:
 
 @app.command("demo-pair")
 def demo_pair(
-    out: Annotated[Path, typer.Option("--out", help="Where to write pair and checkpoints.")] = Path(
-        "demo-pair"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="Where to write pair and checkpoints.")] = Path("demo-pair"),
     target_steps: Annotated[
         int | None, typer.Option("--target-steps", help="Training steps of the target; default: the recipe's.")
     ] = None,
@@ -73,9 +71,7 @@ def demo_pair(
         return
     figures = result.figures
     accepted = {pair.temperature: pair.by_children[1] for pair in figures.pair}
-    print(
-        f"{result.target}  {result.target_parameters:,} parameters, held-out loss {figures.target_loss:.3f} nats/token"
-    )
+    print(f"{result.target}  {result.target_parameters:,} parameters, {figures.target_loss:.3f} nats/token held out")
     print(f"{result.draft}  {result.draft_parameters:,} parameters, accepted at first guess:", end="")
     print(",".join(f" {share:.3f} at T = {temperature:g}" for temperature, share in accepted.items()))
     print(f"try: nacre demo --target {result.target} --draft {result.draft} --parameters 113M")

@@ -123,6 +123,8 @@ class Generation:
         self.finish_reason: FinishReason | None = None
         self.statistics = Statistics()
         self.system_fingerprint = ""
+        #: Admits a drafter to the session under way; another one after each reconnection.
+        self.drafter_ticket = ""
         self._stub = stub
         self._address = address
         self._worker = worker
@@ -233,6 +235,7 @@ class Generation:
         if self.system_fingerprint and self.system_fingerprint != opened.system_fingerprint:
             raise Internal("the verifier that took over is not the same as the one before; the text cannot go on")
         self.system_fingerprint = opened.system_fingerprint
+        self.drafter_ticket = opened.drafter_ticket
         drafting.opened(opened, (*self.request.prompt, *self.tokens), len(self.request.prompt))
 
     def _commit(self, commit: Commit) -> Piece | None:

@@ -28,7 +28,7 @@ class _Text:
 
 
 class LookupProposer:
-    """Proposes copies of earlier text. `survival` is the guessed chance that a copied token is right, by match length."""
+    """Proposes copies of earlier text; the longer the match, the surer the guess."""
 
     def __init__(self, *, min_n: int = 1, max_n: int = 4, length: int = 10) -> None:
         if not 1 <= min_n <= max_n <= 16:

@@ -182,9 +182,7 @@ def _clamp(fields: dict[str, Any], name: str, bound: int) -> None:
 
 
 def _shrink_heads(fields: dict[str, Any], native: dict[str, str], layers: list[int]) -> None:
-    """Few heads in the same proportion. Head dimensions stay: rotary sections and factors are lists of that
-    length.
-    """
+    """Few heads in the same proportion. Head dimensions stay: rotary factors are lists of that length."""
     heads = fields[native["num_attention_heads"]]
     kv_heads = fields.get("num_key_value_heads") or heads
     few_kv = min(kv_heads, 2)
@@ -280,9 +278,7 @@ class _Session:
 
 
 def compare(model: PreTrainedModel) -> tuple[float, bool]:
-    """Largest difference between packed and plain logits (relative to the largest, at least 1); do all argmax
-    agree?
-    """
+    """Largest difference between packed and plain logits, in units of the largest; do all argmax agree?"""
     forward = PackedForward(model, kv_bytes=1 << 40, max_slots=_SLOTS)
     pool = KvPool(forward.slots, forward.slot_bytes)
     draw = np.random.default_rng(0)

@@ -1,5 +1,4 @@
-"""The sole owner of a model's forward pass: rows of many sequences in, logits out, keys and values kept in
-between.
+"""The sole owner of a model's forward pass: rows of many sequences in, logits out.
 
     sequence = engine.open("tenant", prompt)            # reuses the tenant's longest cached prefix
     chunk = prompt[engine.cached(sequence):]
@@ -108,12 +107,12 @@ class Engine:
 
     def open(self, tenant: str, tokens: Sequence[int]) -> int:
         """A new sequence; `cached` says how many of `tokens` (never the last) its tenant has computed before."""
-        self._check_tokens(tokens, "tokens")
+        self._check_text(tokens)
         return self._pool.open(tenant, tokens)
 
     def reopen(self, sequence: int, tokens: Sequence[int]) -> int:
         """After an eviction: starts over with the committed `tokens` as if newly opened. Returns `cached`."""
-        self._check_tokens(tokens, "tokens")
+        self._check_text(tokens)
         return self._pool.reopen(sequence, tokens)
 
     def cached(self, sequence: int) -> int:
@@ -125,9 +124,7 @@ class Engine:
         return self._pool.held(sequence).next_row
 
     def advance(self, sequence: int, path: Sequence[int]) -> None:
-        """Row ids, root first, become committed; descendants of the last stay, other uncommitted rows are
-        freed.
-        """
+        """Commits a path of row ids, root first. Descendants of the last stay, other uncommitted rows go."""
         self._pool.advance(sequence, path)
 
     def close(self, sequence: int) -> None:
@@ -141,9 +138,7 @@ class Engine:
     # -- passes ----------------------------------------------------------------------------------------------
 
     def admit(self, blocks: Sequence[RowBlock]) -> Admission:
-        """Splits blocks, in order, into those that can share the next pass and those that cannot, with the
-        reason.
-        """
+        """Which blocks, in order, can share the next pass, and why the others cannot."""
         sound: list[RowBlock] = []
         refused: list[tuple[RowBlock, NacreError]] = []
         for block in blocks:
@@ -172,9 +167,7 @@ class Engine:
         return StepResult(logits, tuple(placement.row_ids for placement in placed))
 
     def validate(self, block: RowBlock) -> None:
-        """Raises what is wrong with one block by itself (NotFound, InvalidArgument); room is `admit`'s
-        question.
-        """
+        """Raises what is wrong with one block by itself: NotFound or InvalidArgument. Room is another matter."""
         held = self._pool.held(block.sequence)
         count = len(block.tokens)
         if count == 0:
@@ -219,6 +212,14 @@ class Engine:
                     param="parents",
                 )
         return max(depths)
+
+    def _check_text(self, tokens: Sequence[int]) -> None:
+        self._check_tokens(tokens, "tokens")
+        if len(tokens) > self._max_positions:
+            raise InvalidArgument(
+                f"the text has {len(tokens)} tokens; the model's context is {self._max_positions}; shorten it",
+                param="tokens",
+            )
 
     def _check_tokens(self, tokens: Sequence[int], param: str) -> None:
         if tokens and not (min(tokens) >= 0 and max(tokens) < self._vocab_size):

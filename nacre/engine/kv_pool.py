@@ -43,9 +43,7 @@ class Row:
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """What the pool keeps of one sequence. `slots[:length]` are its committed tokens' slots in position
-    order.
-    """
+    """One sequence. `slots[:length]` are its committed tokens' slots in position order."""
 
     id: int
     tenant: str
@@ -130,9 +128,7 @@ class KvPool:
         return held.id
 
     def reopen(self, sequence: int, tokens: Sequence[int]) -> int:
-        """Starts a sequence over with `tokens` (after an eviction): reuses what is still cached, returns how
-        much.
-        """
+        """Starts a sequence over with `tokens`, after an eviction. Returns how many are still cached."""
         held = self.held(sequence)
         self._strip(held)
         self._attach(held, tokens)
@@ -163,9 +159,7 @@ class KvPool:
     # -- one pass --------------------------------------------------------------------------------------------
 
     def admit(self, blocks: Sequence[RowBlock]) -> Admission:
-        """Which of `blocks`, in order, can share one pass. Changes nothing; structural checks are the
-        caller's.
-        """
+        """Which of `blocks`, in order, find room in one pass. Changes nothing."""
         accepted: list[RowBlock] = []
         refused: list[tuple[RowBlock, NacreError]] = []
         pinned: dict[int, Held] = {}
@@ -313,9 +307,7 @@ class KvPool:
         held.rows.clear()
 
     def _prune(self, held: Held, tip: int, depth: int) -> None:
-        """After the rows above and including `tip` were committed: keeps its descendants, frees all other
-        rows.
-        """
+        """Once the rows down to `tip` are committed: keeps its descendants, frees all other rows."""
         kept: dict[int, Row] = {}
         freed: list[int] = []
         for row_id, row in held.rows.items():  # parents come before children

@@ -116,8 +116,7 @@ def locate(source: str, revision: str | None = None) -> tuple[Path, str, str]:
 
 
 def weights_revision(path: Path) -> str:
-    """What stands in for a commit when a model comes from a directory: 16 hex digits over config and
-    safetensors.
+    """What stands in for a directory's commit: 16 hex digits over its config and safetensors.
 
     Files up to 64 MiB are hashed whole. Of larger ones the hash covers the size, the header and 1,024 pages
     of 4 KiB spread evenly: any training step changes all of them, and 100 GB must not be read just to be
@@ -140,9 +139,7 @@ def weights_revision(path: Path) -> str:
 
 
 def _fetch(repo: str, revision: str | None) -> tuple[Path, str, str]:
-    """Downloads (or finds in the local hub cache) the files of a repository that a model needs, and no
-    others.
-    """
+    """Downloads, or finds in the hub's cache, those files of a repository that a model needs."""
     import huggingface_hub
     from huggingface_hub import errors
 
@@ -286,9 +283,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers reports what matters as exceptions or in the loading report; its bars and log lines are
-    noise here.
-    """
+    """Mutes transformers: what matters comes as exceptions or in its loading report."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

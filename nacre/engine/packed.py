@@ -35,9 +35,7 @@ _LAYER = "nacre_layer"
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one attention call keeps per token. `store` is the layer that holds the pools (itself, unless
-    shared).
-    """
+    """What one attention call keeps per token. `store` is the layer whose pools hold it: itself, unless shared."""
 
     store: int
     kv_heads: int

@@ -1,5 +1,4 @@
-"""The way out for models that cannot run packed: every row that wants logits computes its whole text from
-scratch.
+"""The way out for models that cannot run packed: every row computes its whole text from scratch.
 
 No keys or values are kept, so there is nothing that a model with unusual attention, recurrent state or its
 own idea of positions could get wrong; and since a row's logits come from a pass over its own path alone, they

@@ -141,7 +141,7 @@ def _toml_section(config: str, section: str) -> dict[str, Any]:
         raise InvalidArgument(f"configuration file {path} cannot be read: {error}") from None
     unknown = set(content) - {"verifier", "drafter", "gateway"}
     if unknown:
-        raise InvalidArgument(f"{path} has a section {sorted(unknown)[0]!r}; known are verifier, drafter, gateway")
+        raise InvalidArgument(f"{path} has a section {min(unknown)!r}; known are verifier, drafter and gateway")
     return content.get(section, {})
 
 

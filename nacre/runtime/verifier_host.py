@@ -144,7 +144,7 @@ class VerifierHost:
             raise Unavailable("this verifier is draining; open the session on another one")
         if len(self._sessions) >= self.limits.max_sessions:
             raise ResourceExhausted(
-                f"{len(self._sessions)} sessions are open; this verifier takes {self.limits.max_sessions}: try again later"
+                f"{len(self._sessions)} sessions are open; this verifier takes {self.limits.max_sessions}: try later"
             )
         session = HostedSession(
             id=secrets.token_hex(6),

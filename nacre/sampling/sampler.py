@@ -83,10 +83,11 @@ def unusable(
         sound &= np.isfinite(raw_top) | np.array([row.top_logprobs < 0 for row in rows])
     if sound.all():
         return {}
+    greatest = np.where(np.isfinite(top), raw_top, top)
     return {
         r: Internal(
-            f"row {r} (position {rows[r].position}) has a greatest logit of {raw_top[r]}, {top[r]} after processing; "
-            "it must be finite: check the model's weights and dtype, and that some allowed token is possible"
+            f"row {r} (position {rows[r].position}): the greatest logit is {greatest[r]}; it must be finite: "
+            "check the model's weights and dtype, and that some allowed token is possible"
         )
         for r in np.flatnonzero(~sound).tolist()
     }

@@ -77,7 +77,7 @@ class DrafterSession:
         known = len(self.tokens) - commit.position
         if known < 0:
             raise FailedPrecondition(
-                f"a commit starts at position {commit.position} but only {len(self.tokens)} tokens are known: join again"
+                f"a commit starts at position {commit.position} but {len(self.tokens)} tokens are known: join again"
             )
         overlap = commit.tokens[:known]
         if tuple(self.tokens[commit.position : commit.position + len(overlap)]) != overlap:

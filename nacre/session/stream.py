@@ -22,7 +22,7 @@ from nacre.tree import DraftTree, Fate, Node
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What became of a draft's nodes: `live` joined the tree, `late` were right but already committed, `dead` were dropped."""
+    """What became of a draft's nodes: `live` joined the tree, `late` were right but committed already, `dead` fell."""
 
     live: int
     late: int
@@ -64,7 +64,7 @@ class DraftStream:
             )
         if draft.parents and len(draft.parents) != count:
             raise InvalidArgument(
-                f"draft.parents has {len(draft.parents)} entries for {count} tokens; send one per token, or none for a chain",
+                f"draft.parents has {len(draft.parents)} entries for {count} tokens; send one each, or none for a chain",
                 param="parents",
             )
         if draft.confidence and len(draft.confidence) != count:
@@ -101,7 +101,7 @@ class DraftStream:
             )
 
     def receive(self, draft: Draft, tree: DraftTree, committed: Sequence[int], *, end_position: int) -> Received:
-        """Adds a checked draft's nodes to the tree. Guesses at or past `end_position` can never be committed: dropped."""
+        """Adds a checked draft's nodes to the tree. Guesses at or past `end_position` cannot come true: dropped."""
         if draft.first_node == 1:
             self.forget(tree)
         live = late = dead = 0

@@ -290,8 +290,8 @@ def open_session(
         )
     if len(prompt) + max_tokens > max_positions:
         raise InvalidArgument(
-            f"max_tokens is {max_tokens}; with a prompt of {len(prompt)} tokens this model's context of {max_positions} "
-            f"leaves room for {max_positions - len(prompt)}",
+            f"max_tokens is {max_tokens}; with a prompt of {len(prompt)} tokens this model's context of "
+            f"{max_positions} leaves room for {max_positions - len(prompt)}",
             param="max_tokens",
         )
     if len(resume) > max_tokens:

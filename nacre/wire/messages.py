@@ -34,7 +34,8 @@ def check_handshake(theirs: pb.Handshake, ours: pb.Handshake) -> None:
     """Raises FailedPrecondition, saying both values, unless the two ends fit. Empty strings are not compared."""
     if theirs.protocol_version != ours.protocol_version:
         raise FailedPrecondition(
-            f"protocol version is {theirs.protocol_version} there and {ours.protocol_version} here: upgrade the older side"
+            f"protocol version is {theirs.protocol_version} there and {ours.protocol_version} here: "
+            "upgrade the older side"
         )
     if theirs.noise_version and ours.noise_version and theirs.noise_version != ours.noise_version:
         raise FailedPrecondition(

@@ -228,10 +228,12 @@ def test_two_blocks_of_one_sequence_and_an_empty_pass_are_refused(new_engine: Ca
         engine.step([])
 
 
-def test_prompt_tokens_outside_the_vocabulary_are_refused_at_open(new_engine: Callable[..., Engine]) -> None:
+def test_prompts_outside_vocabulary_or_context_are_refused_at_open(new_engine: Callable[..., Engine]) -> None:
     engine = new_engine(exact=False)
     with pytest.raises(InvalidArgument, match=r"tokens\[2\] is 96"):
         engine.open("me", (1, 2, 96))
+    with pytest.raises(InvalidArgument, match="has 257 tokens; the model's context is 256"):
+        engine.open("me", (1,) * 257)
 
 
 # -- identity ------------------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ from nacre.sampling.fixed_order import exp_mass, ln32, masses
 from nacre.sampling.philox import split64
 from nacre.sampling.race_noise import (
     MAX_LN_NOISE,
-    BlockNoiseCache,
+    block_noise,
     block_noise_at,
+    full_log_noise,
     id_noise_at,
-    make_block_noise,
     noise_at,
     race_exp,
 )
@@ -52,9 +52,10 @@ def test_words_become_the_golden_exponentials(word: int, expected: int) -> None:
     ("block", "minimum", "winner"), [(0, 0x3D2F9E73, 31), (1, 0x3C1F49DF, 3), (4747, 0x3C369DBE, 31)]
 )
 def test_blocks_have_their_golden_minimum_and_winner(block: int, minimum: int, winner: int) -> None:
-    noise = make_block_noise(KEY, POSITION, positions=1, blocks=4748)
-    assert bits(noise.noise[0, 0, [block]]) == [minimum]
-    assert noise.winner[0, block] == block * 32 + winner
+    minima, logs, winners = block_noise(KEY, POSITION, positions=1, blocks=4748)
+    assert bits(minima[0, [block]]) == [minimum]
+    assert bits(logs[0, [block]]) == bits(ln32(minima[0, [block]]))
+    assert winners[0, block] == block * 32 + winner
 
 
 def test_ids_have_their_golden_noise() -> None:
@@ -148,35 +149,19 @@ def test_ids_of_one_block_and_of_neighbouring_positions_are_uncorrelated() -> No
 
 
 def test_every_id_of_a_block_is_its_winner_equally_often() -> None:
-    winner = make_block_noise(KEY, 0, positions=2000, blocks=16).winner & 31
-    counts = np.bincount(winner.reshape(-1), minlength=32)
+    _, _, winner = block_noise(KEY, 0, positions=2000, blocks=16)
+    counts = np.bincount(winner.reshape(-1) & 31, minlength=32)
     chi_square = float(((counts - 1000.0) ** 2 / 1000.0).sum())
     assert abs(chi_square - 31) / math.sqrt(62) < 4
 
 
-def test_the_cache_returns_what_the_definition_says_whatever_it_holds() -> None:
-    cache = BlockNoiseCache(max_bytes=200_000)
-    rng = np.random.default_rng(7)
-    for _ in range(200):
-        blocks = int(rng.choice([1, 3, 128, 3000]))
-        streams = [(int(rng.integers(3)), int(rng.integers(200))) for _ in range(int(rng.integers(1, 5)))]
-        minimum, log_minimum, winner = cache.stacked(streams, blocks)
-        for i, (key, position) in enumerate(streams):
-            fresh = make_block_noise(key, position, 1, blocks)
-            assert bits(minimum[i]) == bits(fresh.noise[0, 0])
-            assert bits(log_minimum[i]) == bits(fresh.noise[0, 1])
-            assert winner[i].tolist() == fresh.winner[0].tolist()
-        assert cache.size_bytes <= 200_000
-
-
 def test_noise_does_not_depend_on_the_size_of_the_vocabulary() -> None:
-    small, large = make_block_noise(9, 40, 1, 2), make_block_noise(9, 40, 1, 500)
-    assert bits(small.noise[0].ravel()) == bits(large.noise[0, :, :2].ravel())
-    assert small.winner[0].tolist() == large.winner[0, :2].tolist()
+    for small, large in zip(block_noise(9, 40, 3, 2), block_noise(9, 40, 3, 500), strict=True):
+        assert small.tolist() == large[:, :2].tolist()
 
 
-def test_a_group_larger_than_the_bound_is_still_served() -> None:
-    cache = BlockNoiseCache(max_bytes=1)
-    for position in range(3):
-        cache.stacked([(1, position)], 4096)
-    assert cache.size_bytes == 4096 * 16
+def test_the_noise_of_all_ids_is_the_noise_of_each() -> None:
+    for position in (0, 2**33 + 1):
+        minimum, _, winner = block_noise(KEY, position, 1, 7)
+        expected = ln32(noise_at(np.arange(7 * 32), KEY, position))
+        assert bits(full_log_noise(KEY, position, minimum[0], winner[0])) == bits(expected)
