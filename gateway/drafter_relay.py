@@ -22,6 +22,7 @@ from nacre.v1 import session_pb2 as pb
 log = logging.getLogger("nacre.gateway")
 
 _RETRY_S = 0.1
+LINGER_S = 1.0
 #: Failures after which the session may be found elsewhere; an unknown ticket is one that a verifier took with it.
 _MOVED = (Unavailable, Cancelled, Internal, Unauthenticated)
 
@@ -45,6 +46,7 @@ class DrafterRelay:
             async with one_cause(), asyncio.TaskGroup() as group:
                 forwarding = group.create_task(self._forward(requests))
                 await self._deliver()
+                await linger(forwarding)
                 forwarding.cancel()
         finally:
             if self._leg is not None:
@@ -143,3 +145,11 @@ class DrafterRelay:
                 continue
             self._numbering_lost = False
             await leg.send(request)
+
+
+async def linger(listening: asyncio.Task[None]) -> None:
+    """After the last event: gives a client that sends guesses the time to close its side first.
+
+    A write to a call that is over fails, and in grpc.aio takes the events with it that its client has not read yet.
+    """
+    await asyncio.wait({listening}, timeout=LINGER_S)

@@ -78,6 +78,7 @@ class RoutedSession:
         self._cancelled = False
         self._finished: pb.Finished | None = None
         self._parting: asyncio.Task[None] | None = None
+        self.drafted = False  # ever
         self._drafted = False  # on the present stream
         self._numbering_lost = False  # drop the client's drafts until one begins at node 1
         self._before = pb.SessionStatistics()  # of verifiers that were lost, as far as their commits told
@@ -146,10 +147,10 @@ class RoutedSession:
     async def draft(self, draft: pb.Draft) -> None:
         """Passes the client's own guesses on."""
         leg = self._leg
-        if leg is None or (self._numbering_lost and draft.first_node != 1):
+        if leg is None or self._finished is not None or (self._numbering_lost and draft.first_node != 1):
             return
         self._numbering_lost = False
-        self._drafted = True
+        self.drafted = self._drafted = True
         await leg.send(pb.SessionRequest(draft=draft))
 
     def expect_fresh_numbering(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from gateway.auth import ApiKeys
-from gateway.drafter_relay import DrafterRelay
+from gateway.drafter_relay import DrafterRelay, linger
 from gateway.plane import Plane, one_cause
 from gateway.records import Record, Records
 from nacre.errors import InvalidArgument, NacreError, ResourceExhausted, Unavailable
@@ -116,6 +116,8 @@ class VerifierFace(verifier_pb2_grpc.VerifierServicer):
                     await context.write(pb.SessionEvent(commit=rest))
                 await _send_events(record, index, context)
                 delivered = True
+                if record.session.drafted:
+                    await linger(listening)
                 listening.cancel()
         finally:
             self._records.owner_left(record, delivered=delivered)

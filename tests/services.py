@@ -37,6 +37,15 @@ class Services:
         self.drafters.append(child)
         return child
 
+    async def heal(self) -> None:
+        """Starts again, at the same addresses, what has ended."""
+        for child in [child for child in self.verifiers if not child.running]:
+            self.verifiers.remove(child)
+            await self.start_verifier(port=int(child.ready["grpc_port"]))
+        for child in [child for child in self.drafters if not child.running]:
+            self.drafters.remove(child)
+            await self.start_drafter("--grpc-port", str(child.ready["grpc_port"]))
+
     async def start_gateway(self, *flags: str) -> Child:
         arguments = [
             *("--http-port", "0", "--grpc-port", "0"),

@@ -192,7 +192,9 @@ def test_any_history_leaves_exactly_the_guesses_that_continue_the_text(seed: int
             tokens = tuple(dice.below(3) for _ in range(dice.below(4)))
             moved = tree.commit(tokens)
             text = (*text, *tokens)
-            alive = {path: value for path, value in paths.items() if len(path) > len(text) and path[: len(text)] == text}
+            alive = {
+                path: value for path, value in paths.items() if len(path) > len(text) and path[: len(text)] == text
+            }
             trunk = [path for path in paths if path == text[: len(path)]]
             assert list(moved.trunk) == [nodes[path] for path in sorted(trunk, key=len)]
             assert set(moved.dead) == {nodes[path] for path in paths if path not in alive and path not in trunk}

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 1 + 256
-MAX_POSITIONS = 512
+MAX_POSITIONS = 1024
 
 _HIDDEN, _INTERMEDIATE, _LAYERS, _HEADS = 64, 128, 2, 2
 

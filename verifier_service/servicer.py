@@ -60,7 +60,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         self._metrics = metrics
         self._draw_seed = draw_seed
 
-    async def GetModel(self, request: verifier_pb2.GetModelRequest, context: Context) -> verifier_pb2.GetModelResponse:  # noqa: N802
+    async def GetModel(self, request: verifier_pb2.GetModelRequest, context: Context) -> verifier_pb2.GetModelResponse:
         info = self._served.info
         return verifier_pb2.GetModelResponse(
             handshake=self._served.handshake,
@@ -83,7 +83,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         for start in range(0, len(data), TOKENIZER_CHUNK_BYTES):
             yield verifier_pb2.GetTokenizerResponse(chunk=data[start : start + TOKENIZER_CHUNK_BYTES])
 
-    async def Session(self, request_iterator: Requests, context: Context) -> None:  # noqa: N802
+    async def Session(self, request_iterator: Requests, context: Context) -> None:
         requests = _read(request_iterator)
         try:
             first = await anext(requests, None) or pb.SessionRequest()
@@ -212,7 +212,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         self,
         session: HostedSession,
         cursor: int,
-        context,
+        context: Context,
         opened: pb.Opened,
         listen: Coroutine[Any, Any, None],
     ) -> None:

@@ -6,12 +6,11 @@ import dataclasses
 import json
 import subprocess
 import sys
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from nacre.cli.options import Json
+from nacre.cli import options as flags
 
 app = typer.Typer(help="Look at the configuration.", rich_markup_mode=None)
 
@@ -31,10 +30,7 @@ print(json.dumps({"values": dataclasses.asdict(loaded.settings), "origins": dict
 """
 
 
-class Service(StrEnum):
-    verifier = "verifier"
-    drafter = "drafter"
-    gateway = "gateway"
+SERVICES = ("verifier", "drafter", "gateway")
 
 
 @app.callback()
@@ -45,8 +41,8 @@ def config() -> None:
 @app.command("show", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def show(
     context: typer.Context,
-    service: Annotated[Service | None, typer.Option("--service", help="Only this service's settings.")] = None,
-    as_json: Json = False,
+    service: Annotated[str | None, flags.one_of("--service", "Only this service's settings", SERVICES)] = None,
+    as_json: flags.Json = False,
 ) -> None:
     """Show each setting's value and where it came from: default < nacre.toml < NACRE_* environment < flags.
 
@@ -62,8 +58,8 @@ def show(
 
     if context.args and service is None:
         raise InvalidArgument(f"{context.args[0]} belongs to one service; say which with --service")
-    wanted = [service] if service is not None else list(Service)
-    shown = {name.value: _settings_of(name, context.args) for name in wanted}
+    wanted = [service] if service is not None else list(SERVICES)
+    shown = {name: _settings_of(name, context.args) for name in wanted}
     if as_json:
         print_json(shown)
         return
@@ -77,16 +73,16 @@ def show(
         print()
 
 
-def _settings_of(service: Service, arguments: list[str]) -> dict[str, dict[str, Any]]:
+def _settings_of(service: str, arguments: list[str]) -> dict[str, dict[str, Any]]:
     """name -> {value, from}. Raises InvalidArgument for a layer that cannot be right."""
-    if service is Service.gateway:
+    if service == "gateway":
         values, origins = _ask_gateway(arguments)
     else:
         from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
 
-        kind: type = VerifierSettings if service is Service.verifier else DrafterSettings
-        prog = f"nacre config show --service {service.value}"
-        loaded = load_settings(kind, service.value, arguments, prog=prog)
+        kind: type = VerifierSettings if service == "verifier" else DrafterSettings
+        prog = f"nacre config show --service {service}"
+        loaded = load_settings(kind, service, arguments, prog=prog)
         values, origins = dataclasses.asdict(loaded.settings), dict(loaded.origins)
     return {
         name: {"value": "(set)" if name in _SECRETS and value else value, "from": origins[name]}

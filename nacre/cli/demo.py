@@ -25,21 +25,18 @@ QUICK_PROMPTS, QUICK_MAX_TOKENS = 1, 32
 
 def demo(
     prompts: Annotated[
-        int | None, typer.Option("--prompts", min=1, max=64, help=f"Held-out prompts to continue; default {PROMPTS}.")
+        int | None, flags.whole("--prompts", f"Held-out prompts to continue; default {PROMPTS}.", 1, 64)
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=2, max=100_000, help=f"Tokens for each; default {MAX_TOKENS}.")
+        int | None, flags.whole("--max-tokens", f"New tokens for each; default {MAX_TOKENS}.", 2, 100_000)
     ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
+    temperature: flags.Temperature = 1.0,
     seed: flags.Seed = None,
     target: flags.Target = None,
     draft: flags.Draft = None,
     parameters: Annotated[
         str | None,
-        typer.Option(
-            "--parameters",
-            help="Inflate the target to so many (same function, more work); default: 113M if bundled, else 0 (not).",
-        ),
+        flags.word("--parameters", "Inflate the target to so many, 0: not; default: 113M if it is bundled.", "N"),
     ] = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
@@ -64,7 +61,6 @@ def demo(
     from nacre.cli.output import print_json
     from nacre.runtime.processes import run_until_signalled
 
-    _check_temperature(temperature)
     count = prompts or (QUICK_PROMPTS if quick else PROMPTS)
     texts = tuple(_held_out_prompts(count + 1))
     wanted = DemoOptions(
@@ -263,13 +259,6 @@ def _held_out_prompts(count: int) -> list[str]:
     from nacre.models import held_out_prompts
 
     return held_out_prompts(count)
-
-
-def _check_temperature(temperature: float) -> None:
-    from nacre.errors import InvalidArgument
-
-    if not 0 <= temperature <= 1e6:
-        raise InvalidArgument(f"--temperature is {temperature}; it must be at least 0 and finite: use 0 for greedy")
 
 
 def _processor() -> str:

@@ -13,30 +13,28 @@ from nacre.cli import options as flags
 if TYPE_CHECKING:
     from nacre.client import AsyncClient, Generation
 
-_MAX_UINT32 = (1 << 32) - 1
-
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from standard input.")],
     address: Annotated[
-        str, typer.Option("--address", help="gRPC address of a gateway or verifier.")
+        str, flags.word("--address", "gRPC address of a gateway or verifier.", "HOST:PORT")
     ] = "127.0.0.1:8001",
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=_MAX_UINT32, help="Most new tokens.")] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
-    top_k: Annotated[int, typer.Option("--top-k", min=0, max=_MAX_UINT32, help="Keep the k likeliest; 0: all.")] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Keep the likeliest that reach this probability.")] = 1.0,
-    min_p: Annotated[float, typer.Option("--min-p", help="Keep what is this likely, relative to the best.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", help="1 is off.")] = 1.0,
-    presence_penalty: Annotated[float, typer.Option("--presence-penalty", help="-2 to 2.")] = 0.0,
-    frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", help="-2 to 2.")] = 0.0,
+    max_tokens: Annotated[int, flags.whole("--max-tokens", "Most new tokens.", 1, flags.MAX_UINT32)] = 128,
+    temperature: flags.Temperature = 1.0,
+    top_k: Annotated[int, flags.whole("--top-k", "Keep the k likeliest; 0 keeps all.", 0, flags.MAX_UINT32)] = 0,
+    top_p: Annotated[float, flags.number("--top-p", "Keep the likeliest that reach this share.", 0, 1)] = 1.0,
+    min_p: Annotated[float, flags.number("--min-p", "Drop what is less likely, relative to the best.", 0, 1)] = 0.0,
+    repetition_penalty: Annotated[float, flags.number("--repetition-penalty", "1 is off.", 1e-3, 1e3)] = 1.0,
+    presence_penalty: Annotated[float, flags.number("--presence-penalty", "-2 to 2.", -2, 2)] = 0.0,
+    frequency_penalty: Annotated[float, flags.number("--frequency-penalty", "-2 to 2.", -2, 2)] = 0.0,
     seed: flags.Seed = None,
     stop: Annotated[
-        list[str] | None, typer.Option("--stop", help="End before this text; may be given several times.")
+        list[str] | None, flags.word("--stop", "End before this text; may be given several times.", "TEXT")
     ] = None,
-    count: Annotated[int, typer.Option("--n", min=1, max=128, help="Completions of the prompt.")] = 1,
+    count: Annotated[int, flags.whole("--n", "Completions of the prompt.", 1, 128)] = 1,
     no_speculation: Annotated[bool, typer.Option("--no-speculation", help="The target alone: same text.")] = False,
     drafters: Annotated[
-        int | None, typer.Option("--drafters", min=0, max=64, help="Drafters to ask for; default: the gateway decides.")
+        int | None, flags.whole("--drafters", "Drafters to ask for; default: the gateway decides.", 0, 64)
     ] = None,
     draft_here: Annotated[
         bool, typer.Option("--draft-here", help="Guess in this process as well (--method, --draft).")

@@ -93,7 +93,7 @@ def show(
 def inflate(
     source: Annotated[str, typer.Argument(help="A model directory, or the name of a bundled model.")],
     out: Annotated[Path, typer.Argument(help="The directory to write; it must not exist yet, or be empty.")],
-    parameters: Annotated[str, typer.Option("--parameters", help="About how many parameters, e.g. 113M.")] = "113M",
+    parameters: Annotated[str, flags.word("--parameters", "About how many parameters, e.g. 113M.", "N")] = "113M",
     seed: flags.Seed = None,
     as_json: flags.Json = False,
 ) -> None:

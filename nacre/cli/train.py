@@ -25,12 +25,12 @@ def train() -> None:
 
 @app.command("demo-pair")
 def demo_pair(
-    out: Annotated[Path, typer.Option("--out", help="Where to write pair and checkpoints.")] = Path("demo-pair"),
+    out: Annotated[Path, flags.word("--out", "Where to write pair and checkpoints.", "DIR")] = Path("demo-pair"),
     target_steps: Annotated[
-        int | None, typer.Option("--target-steps", help="Training steps of the target; default: the recipe's.")
+        int | None, flags.whole("--target-steps", "Training steps of the target; default: the recipe's.", 10, 10**6)
     ] = None,
     draft_steps: Annotated[
-        int | None, typer.Option("--draft-steps", help="Distillation steps of the draft model; default: the recipe's.")
+        int | None, flags.whole("--draft-steps", "Distillation steps of the draft; default: the recipe's.", 10, 10**6)
     ] = None,
     seed: flags.Seed = None,
     threads: flags.Threads = None,

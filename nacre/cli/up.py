@@ -6,9 +6,9 @@ import json
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from nacre.cli import options as flags
+
+LEVELS = ("debug", "info", "warning", "error")
 
 if TYPE_CHECKING:
     from nacre.cli.stack import Stack, StackOptions
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 def up(
     http_port: Annotated[
-        int, typer.Option("--http-port", min=0, max=65535, help="HTTP port of the gateway; 0 picks a free one.")
+        int, flags.whole("--http-port", "HTTP port of the gateway; 0 picks a free one.", 0, 65535, "PORT")
     ] = 8000,
     grpc_port: Annotated[
-        int, typer.Option("--grpc-port", min=0, max=65535, help="gRPC port of the gateway; 0 picks a free one.")
+        int, flags.whole("--grpc-port", "gRPC port of the gateway; 0 picks a free one.", 0, 65535, "PORT")
     ] = 8001,
-    verifiers: Annotated[int, typer.Option("--verifiers", min=1, max=64, help="Verifiers to start.")] = 1,
-    drafters: Annotated[int, typer.Option("--drafters", min=0, max=64, help="Drafters to start.")] = 1,
+    verifiers: Annotated[int, flags.whole("--verifiers", "Verifiers to start.", 1, 64)] = 1,
+    drafters: Annotated[int, flags.whole("--drafters", "Drafters to start.", 0, 64)] = 1,
     network_delay_ms: Annotated[
-        float,
-        typer.Option("--network-delay-ms", min=0, max=60_000, help="Delay between drafters and verifiers, one way."),
+        float, flags.number("--network-delay-ms", "Delay between drafters and verifiers, one way.", 0, 60_000, "MS")
     ] = 0.0,
     target: flags.Target = None,
     draft: flags.Draft = None,
@@ -36,9 +35,7 @@ def up(
     seed: flags.Seed = None,
     method: flags.Method = None,
     config: flags.Config = None,
-    log_level: Annotated[
-        str, typer.Option("--log-level", help="Of the services: debug, info, warning or error.")
-    ] = "warning",
+    log_level: Annotated[str, flags.one_of("--log-level", "What the services log", LEVELS)] = "warning",
     as_json: flags.Json = False,
 ) -> None:
     """Serve on this machine: verifiers, drafters and a gateway as child processes. Ctrl-C stops them all.
@@ -79,8 +76,14 @@ async def _serve(wanted: StackOptions, as_json: bool) -> None:
     from nacre.cli.stack import start_stack
     from nacre.runtime.processes import Processes
 
+    stopping = False
+
+    def pass_on(name: str, line: str) -> None:
+        if not stopping:  # then everyone misses everyone else, and says so
+            note(f"{name} | {line}")
+
     async with AsyncExitStack() as resources:
-        processes = await resources.enter_async_context(Processes(on_line=lambda name, line: note(f"{name} | {line}")))
+        processes = await resources.enter_async_context(Processes(on_line=pass_on))
         note("starting; a large model takes a while to load …")
         stack = await start_stack(wanted, processes, resources, say=note)
         if as_json:
@@ -90,6 +93,7 @@ async def _serve(wanted: StackOptions, as_json: bool) -> None:
         try:
             await _watch(stack, processes, note)
         finally:
+            stopping = True
             note("stopping …")
 
 

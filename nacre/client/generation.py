@@ -299,7 +299,11 @@ class _DeviceDrafting:
         params = messages.sampling_from_wire(opened.sampling)
         context = DraftContext(tokens, prompt_length, params, opened.noise_key)
         self._number = self._worker.open(
-            context, end_position=opened.end_position, window_nodes=opened.window_nodes, send=self._outgoing.send
+            context,
+            end_position=opened.end_position,
+            window_nodes=opened.window_nodes,
+            send=self._outgoing.send,
+            failed=self._outgoing.fail,
         )
         self._writer = asyncio.create_task(self._write(), name="device-drafts")
 

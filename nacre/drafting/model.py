@@ -163,7 +163,14 @@ class ModelProposer:
         if not by_session:
             return guesses
         jobs = [self._job(self._texts[session], items) for session, items in by_session.items()]
-        result = self._forward.step([job.block for job in jobs])
+        try:
+            result = self._forward.step([job.block for job in jobs])
+        except Exception:
+            # Nothing was computed: what was noted as evaluated is not.
+            for job in jobs:
+                job.text.forget_rows()
+                self._forward.advance(job.text.sequence, ())
+            raise
         for job in jobs:
             job.text.cached = self._forward.cached(job.text.sequence)
         self._guess(result.logits.cpu().numpy(), jobs, guesses)

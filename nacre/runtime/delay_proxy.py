@@ -82,7 +82,7 @@ class DelayProxy:
 
     async def __aenter__(self) -> DelayProxy:
         try:
-            self._server = await asyncio.start_server(self._serve, self._host, self._port)
+            self._server = await asyncio.start_server(self._accept, self._host, self._port)
         except OSError as error:
             raise InvalidArgument(f"cannot listen on {self.address} ({error.strerror}); choose another port") from None
         self._port = self._server.sockets[0].getsockname()[1]
@@ -110,13 +110,14 @@ class DelayProxy:
         for writer in self._open:
             _abort(writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio takes it for an error when one of its handlers is cancelled.
+        self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer, self.connections), name="delay-proxy")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self.connections += 1
-        number = self.connections
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
         writers = [writer]
         complete = False
         try:

@@ -9,9 +9,10 @@ and guesses below a node that has died meanwhile are dropped.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -43,6 +44,7 @@ class _Drafted:
     session: DrafterSession
     context: DraftContext
     send: Send
+    failed: Callable[[Exception], None]
     opened: bool = False
     ended: bool = False
     busy: bool = False
@@ -80,8 +82,19 @@ class DraftWorker:
     def session_count(self) -> int:
         return len(self._sessions)
 
-    def open(self, context: DraftContext, *, end_position: int, window_nodes: int, send: Send) -> int:
-        """Starts drafting for a session; returns its number here. Raises ResourceExhausted."""
+    def open(
+        self,
+        context: DraftContext,
+        *,
+        end_position: int,
+        window_nodes: int,
+        send: Send,
+        failed: Callable[[Exception], None],
+    ) -> int:
+        """Starts drafting for a session; returns its number here. Raises ResourceExhausted.
+
+        `failed` is told if the proposer cannot go on with this session; it is closed then, the others go on.
+        """
         if len(self._sessions) >= self.max_sessions:
             raise ResourceExhausted(
                 f"this drafter serves {len(self._sessions)} sessions, its limit; try another drafter or later"
@@ -91,13 +104,15 @@ class DraftWorker:
         session = DrafterSession(
             context.tokens, end_position=end_position, limits=self._limits, window_nodes=window_nodes
         )
-        self._sessions[number] = _Drafted(number, session, context, send)
+        self._sessions[number] = _Drafted(number, session, context, send, failed)
         self._wake.set()
         return number
 
     def committed(self, number: int, commit: Commit) -> None:
         """The verifier's word for a session. Raises FailedPrecondition on a gap: join again."""
-        drafted = self._sessions[number]
+        drafted = self._sessions.get(number)
+        if drafted is None:  # closed, or given up after a failure
+            return
         rollback = drafted.session.committed(commit)
         self.totals.right += len(rollback.trunk)
         self.totals.lost += rollback.lost
@@ -107,9 +122,10 @@ class DraftWorker:
             self._wake.set()
 
     def reanchored(self, number: int, reanchor: Reanchor) -> None:
-        drafted = self._sessions[number]
-        drafted.session.reanchored(reanchor)
-        self._flush(drafted)
+        drafted = self._sessions.get(number)
+        if drafted is not None:
+            drafted.session.reanchored(reanchor)
+            self._flush(drafted)
 
     def close(self, number: int) -> None:
         drafted = self._sessions.pop(number, None)
@@ -129,7 +145,9 @@ class DraftWorker:
                 if step is None:
                     self._wake.clear()
                     continue
-                guesses = await loop.run_in_executor(self._thread, self._perform, step)
+                guesses, failures = await loop.run_in_executor(self._thread, self._perform, step)
+                for number, error in failures.items():
+                    self._fail(number, error)
                 self._apply(step, guesses)
         finally:
             self._thread.shutdown(wait=True)
@@ -181,15 +199,38 @@ class DraftWorker:
             found.append(Expansion(drafted.number, node.id, tuple(reversed(tokens)), tuple(reversed(ids)), survival))
         return found
 
-    def _perform(self, step: _Step) -> list[list[Guess]]:
-        """In the proposer's thread."""
+    def _perform(self, step: _Step) -> tuple[list[list[Guess]], dict[int, Exception]]:
+        """In the proposer's thread: guesses per wanted node, and what went wrong per session."""
+        failures: dict[int, Exception] = {}
         for number in step.closing:
             self._proposer.close(number)
         for number, context in step.opening:
-            self._proposer.open(number, context)
+            with _noting(failures, number):
+                self._proposer.open(number, context)
         for number, tokens, trunk in step.news:
-            self._proposer.committed(number, tokens, trunk)
-        return self._proposer.propose(step.wanted) if step.wanted else []
+            if number not in failures:
+                with _noting(failures, number):
+                    self._proposer.committed(number, tokens, trunk)
+        wanted = [item for item in step.wanted if item.session not in failures]
+        found: dict[tuple[int, int], list[Guess]] = {}
+        try:
+            found = self._guess(wanted)
+        except Exception:  # noqa: BLE001  find out whose fault it was, one session at a time
+            for number in {item.session for item in wanted}:
+                with _noting(failures, number):
+                    found |= self._guess([item for item in wanted if item.session == number])
+        return [found.get((item.session, item.node_id), []) for item in step.wanted], failures
+
+    def _guess(self, wanted: Sequence[Expansion]) -> dict[tuple[int, int], list[Guess]]:
+        guesses = self._proposer.propose(wanted) if wanted else []
+        return {(item.session, item.node_id): found for item, found in zip(wanted, guesses, strict=True)}
+
+    def _fail(self, number: int, error: Exception) -> None:
+        drafted = self._sessions.get(number)
+        if drafted is not None:
+            log.warning("drafting for a session ends: %s", error)
+            self.close(number)
+            drafted.failed(error)
 
     def _apply(self, step: _Step, guesses: Sequence[Sequence[Guess]]) -> None:
         self.totals.steps += 1
@@ -208,3 +249,12 @@ class DraftWorker:
         for draft in drafted.session.outbox():
             self.totals.sent += len(draft.tokens)
             drafted.send(draft)
+
+
+@contextlib.contextmanager
+def _noting(failures: dict[int, Exception], number: int) -> Iterator[None]:
+    """Notes a session's failure instead of raising it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  one session's failure is its own
+        failures[number] = error

@@ -40,16 +40,24 @@ class Outgoing:
     """Guesses on their way to the wire, in order."""
 
     def __init__(self) -> None:
-        self._queue: asyncio.Queue[Draft] = asyncio.Queue(MAX_QUEUED_DRAFTS)
+        self._queue: asyncio.Queue[Draft | Exception] = asyncio.Queue(MAX_QUEUED_DRAFTS + 1)
 
     def send(self, draft: Draft) -> None:
-        try:
+        if self._queue.qsize() < MAX_QUEUED_DRAFTS:
             self._queue.put_nowait(draft)
-        except asyncio.QueueFull:
-            raise ResourceExhausted(f"{MAX_QUEUED_DRAFTS} drafts wait for a link that takes none; giving up") from None
+        else:
+            self.fail(ResourceExhausted(f"{MAX_QUEUED_DRAFTS} drafts wait for a link that takes none; giving up"))
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will be sent; the writer raises `error` once it gets there."""
+        if not self._queue.full():
+            self._queue.put_nowait(error)
 
     async def next(self) -> Draft:
-        return await self._queue.get()
+        item = await self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
 
 
 async def draft_for_session(
@@ -82,15 +90,22 @@ async def draft_for_session(
             end_position=opened.end_position,
             window_nodes=opened.window_nodes,
             send=outgoing.send,
+            failed=outgoing.fail,
         )
         if not admitted.done():
             admitted.set_result(opened.session_id)
         writer = asyncio.ensure_future(_write(call, outgoing))
+        reader = asyncio.ensure_future(_read(events, worker, number))
         try:
-            await _read(events, worker, number, writer)
+            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (reader, writer):
+                if task.done():
+                    task.result()
+            await reader  # a writer that has ended quietly has found the call ended: the reader says why
         finally:
-            writer.cancel()
-            await asyncio.gather(writer, return_exceptions=True)
+            for task in (reader, writer):
+                task.cancel()
+            await asyncio.gather(reader, writer, return_exceptions=True)
     except grpc.aio.AioRpcError as failure:
         raise error_of(failure, address) from None
     finally:
@@ -99,9 +114,7 @@ async def draft_for_session(
         call.cancel()
 
 
-async def _read(
-    events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int, writer: asyncio.Future[None]
-) -> None:
+async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int) -> None:
     async for event in events:
         match event.WhichOneof("body"):
             case "commit":
@@ -112,8 +125,6 @@ async def _read(
                 return
             case _:
                 log.debug("an event of a kind this version does not know was ignored")
-        if writer.done():
-            writer.result()
 
 
 async def _write(call: grpc.aio.StreamStreamCall, outgoing: Outgoing) -> None:

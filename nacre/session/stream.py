@@ -64,7 +64,7 @@ class DraftStream:
             )
         if draft.parents and len(draft.parents) != count:
             raise InvalidArgument(
-                f"draft.parents has {len(draft.parents)} entries for {count} tokens; send one each, or none for a chain",
+                f"draft.parents has {len(draft.parents)} entries for {count} tokens; send one each, or none: a chain",
                 param="parents",
             )
         if draft.confidence and len(draft.confidence) != count:

@@ -30,7 +30,8 @@ class DrafterSpec:
     """A drafter: `kind` is "honest" or the name of a malice; the rest is its dials and its bad luck.
 
     `acceptance[k]`: chance that the right token is among its best k + 1 guesses. `step_s`: time of one proposer call,
-    for up to `batch` nodes, each looked `reach` tokens ahead. `model`: drafters of one model guess alike. `cut_at_s`: when its stream is lost.
+    for up to `batch` nodes, each looked `reach` tokens ahead. `model`: drafters of one model guess alike. `cut_at_s`:
+    when its stream is lost.
     """
 
     kind: str = "honest"
@@ -156,7 +157,9 @@ class OwnerActor:
         start = commit.position - len(self.spec.prompt)
         require(0 <= start <= len(self.tokens), "exact", f"{self.name} at {self._position} misses tokens: {commit}")
         known = tuple(self.tokens[start : start + len(commit.tokens)])
-        require(known == commit.tokens[: len(known)], "exact", f"{self.name} was sent another token at {commit.position}")
+        require(
+            known == commit.tokens[: len(known)], "exact", f"{self.name} was sent another token at {commit.position}"
+        )
         self.tokens.extend(commit.tokens[len(known) :])
         if self.spec.keep_choices:
             require(tuple(c.token for c in commit.choices) == commit.tokens, "exact", "choices are not the commit's")
@@ -260,9 +263,16 @@ class DrafterActor:
         if stream is not self.stream:
             return
         require(error is None or error.retryable or error.http_status == 404, "agreed", f"{self.name} refused: {error}")
-        self._forget()
-        if error is not None and error.retryable:
-            self.world.after(self.retry_s * self._dice.between(0.5, 1.5), self._join)
+        self.stream = None
+        comes_back = error is not None and error.retryable
+        if not comes_back or self._dice.chance(0.5):  # sometimes its process has died with the stream
+            self._forget()
+        if comes_back:
+            self.world.after(self.retry_s * self._dice.between(0.5, 1.5), self._rejoin)
+
+    def _rejoin(self) -> None:
+        if self.stream is None:  # else the owner has sent it elsewhere meanwhile
+            self._join()
 
     def _join(self) -> None:
         if self._where is None or self._attempts >= self.max_attempts:

@@ -1,4 +1,4 @@
-"""Random worlds by seed: machines, networks, drafters good and evil, and every fault that the protocol promises to bear.
+"""Random worlds by seed: machines, networks, drafters good and evil, and every fault that the protocol must bear.
 
 Rule: the seed is the whole world. Sizes are small on purpose: little vocabularies and windows make guesses collide,
 arrive late and overflow far more often than real ones would. In some worlds the weather is fair (short links, room
@@ -29,7 +29,9 @@ def random_scenario(seed: int) -> Scenario:
     # At about 1.5 tokens a pass: most faults strike while the text is being written.
     busy_s = _LARGEST_OUTPUT / 3 * max(spec.pass_time(spec.row_budget) for spec in verifiers)
     # The last verifier stays healthy: somewhere the text can be finished.
-    mortal = (replace(spec, crash_at_s=dice.between(0.0, busy_s)) if dice.chance(0.6) else spec for spec in verifiers[:-1])
+    mortal = (
+        replace(spec, crash_at_s=dice.between(0.0, busy_s)) if dice.chance(0.6) else spec for spec in verifiers[:-1]
+    )
     sessions = tuple(_session(dice, fair, vocab_size, busy_s) for _ in range(1 + dice.below(3)))
     return Scenario(seed, (*mortal, verifiers[-1]), sessions, vocab_size)
 

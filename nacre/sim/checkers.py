@@ -40,9 +40,10 @@ class Violation(Exception):
     """An invariant does not hold. The message says which."""
 
 
-def require(holds: bool, invariant: str, detail: object = "") -> None:
+def require(holds: bool, invariant: str, *detail: object) -> None:
+    """Raises Violation unless it holds. The detail is put into words only then."""
     if not holds:
-        raise Violation(f"{invariant}: {detail}")
+        raise Violation(f"{invariant}: {' '.join(str(part) for part in detail)}")
 
 
 class StreamModel:
@@ -103,7 +104,7 @@ class VerifierChecks:
     def drafted(self, ordinal: int, draft: Draft, received: Received) -> None:
         """A draft that was taken. It must have been a legal one, and each guess must have gone where it belongs."""
         stream = self.streams[ordinal]
-        require(self.is_legal(ordinal, draft), "bounded", f"an illegal draft was taken: {draft}")
+        require(self.is_legal(ordinal, draft), "bounded", "an illegal draft was taken:", draft)
         if draft.first_node == 1:
             stream.live.clear()
             stream.true.clear()
@@ -124,13 +125,13 @@ class VerifierChecks:
                 self.source.setdefault(path, ordinal)
             elif fate == "late" and path is not None:
                 stream.became_true(number, path)
-        require(received == Received(**counts), "rooted", f"{received} is not {counts} for {draft}")
+        require(received == Received(**counts), "rooted", received, "is not", counts, "for", draft)
         stream.next_number = draft.first_node + len(draft.tokens)
         self._check_tree()
 
     def refused(self, ordinal: int, draft: Draft) -> None:
         """A draft that was refused. It must have been illegal, and it must have left no trace."""
-        require(not self.is_legal(ordinal, draft), "agreed", f"a legal draft was refused: {draft}")
+        require(not self.is_legal(ordinal, draft), "agreed", "a legal draft was refused:", draft)
         self._check_tree()
 
     def is_legal(self, ordinal: int, draft: Draft) -> bool:
@@ -159,7 +160,7 @@ class VerifierChecks:
         require(1 <= len(plan.tokens) <= rows, "bounded", f"{len(plan.tokens)} rows planned, {rows} allowed")
         require(plan.committed == len(text), "rooted", "the plan is not for the committed text")
         first = (plan.tokens[0], plan.parents[0], plan.positions[0])
-        require(first == (text[-1], -1, len(text) - 1), "rooted", f"row 0 is {first}, not the tip")
+        require(first == (text[-1], -1, len(text) - 1), "rooted", "row 0 is", first, "not the tip")
         live = self._live_paths()
         paths = [text]
         worth = [1.0]
@@ -167,15 +168,15 @@ class VerifierChecks:
             parent = plan.parents[row]
             require(0 <= parent < row, "rooted", f"row {row} names row {parent} as its parent")
             path = (*paths[parent], plan.tokens[row])
-            require(path in live, "waste", f"row {row} is not a live guess: {path[len(text) :]}")
-            require(path not in paths, "waste", f"row {row} repeats a guess")
+            require(path in live, "waste", "row", row, "is not a live guess:", path)
+            require(path not in paths, "waste", "row", row, "repeats a guess")
             require(plan.positions[row] == len(path) - 1, "rooted", f"row {row} has position {plan.positions[row]}")
-            require(plan.ancestors(row) == path[len(text) :], "rooted", f"row {row} has other ancestors")
-            require(self._useful(path), "waste", f"row {row} chooses a token that can never be committed")
+            require(plan.ancestors(row) == path[len(text) :], "rooted", "row", row, "has other ancestors")
+            require(self._useful(path), "waste", "row", row, "chooses a token that can never be committed")
             paths.append(path)
             worth.append(worth[parent] * self.worth[path])
         best = self._best_worth(rows - 1)
-        require(sorted(worth[1:], reverse=True) == best, "bounded", f"the best rows are worth {best}, not {worth[1:]}")
+        require(sorted(worth[1:], reverse=True) == best, "bounded", "best rows:", best, "planned:", worth)
 
     def resolved(self, plan: VerifyPlan, resolution: Resolution) -> None:
         commit = resolution.commit
@@ -186,11 +187,11 @@ class VerifierChecks:
         require(resolution.matched == len(commit.tokens) - 1 == len(resolution.path) - 1, "exact", "matched count")
         require(resolution.planned == len(plan.tokens) - 1, "bounded", "planned count")
         for row, token in zip(resolution.path[1:], commit.tokens, strict=False):
-            require(plan.tokens[row] == token, "exact", f"row {row} of the path carries another token")
+            require(plan.tokens[row] == token, "exact", "row", row, "of the path carries another token")
         # The last token is the target's own: whoever guessed it too has not saved its pass.
         prefixes = [self.text[: commit.position + count] for count in range(1, len(commit.tokens))]
         credit = (*(self.source.get(prefix, 0) for prefix in prefixes), 0)
-        require(commit.guessed_by == credit, "exact", f"credit goes to {commit.guessed_by}, not {credit}")
+        require(commit.guessed_by == credit, "exact", "credit goes to", commit.guessed_by, "not", credit)
         for stream in self.streams.values():
             stream.settle(self.text)
         self._forget_claims()
@@ -232,19 +233,27 @@ class VerifierChecks:
         output = self.text[len(self.prompt) :]
         expected = self.reference[: len(output)]
         require(self.text[: len(self.prompt)] == self.prompt, "exact", "the prompt has changed")
-        require(output == tuple(choice.token for choice in expected), "exact", f"{output} is not the reference's text")
+        require(output == tuple(choice.token for choice in expected), "exact", output, "is not the reference's text")
         if session.keep_choices:
             first = session.replay_from - len(self.prompt)
-            require(tuple(session.choices) == expected[first:], "exact", "the log-probabilities are not the reference's")
+            require(
+                tuple(session.choices) == expected[first:], "exact", "the log-probabilities are not the reference's"
+            )
         complete = len(output) == len(self.reference)
         stopped = complete and output[-1] in session.stop_ids
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH if complete else None
-        require(session.finished in (reason, FinishReason.CANCELLED), "exact", f"finished is {session.finished}, not {reason}")
+        require(
+            session.finished in (reason, FinishReason.CANCELLED),
+            "exact",
+            f"finished is {session.finished}, not {reason}",
+        )
 
     def _check_tree(self) -> None:
         session, tree, text = self.session, self.session.tree, self.text
         tip = tree.tip
-        require((tip.token, tip.position, tip.parent) == (text[-1], len(text) - 1, None), "rooted", "the tip is elsewhere")
+        require(
+            (tip.token, tip.position, tip.parent) == (text[-1], len(text) - 1, None), "rooted", "the tip is elsewhere"
+        )
         holders: dict[Path, int] = {}
         for stream in self.streams.values():
             for path in stream.live.values():
@@ -263,17 +272,23 @@ class VerifierChecks:
                     and child.survival == self.worth.get(path)
                     and child.source == self.source.get(path)
                 )
-                require(sound, "rooted", f"node {path[len(text) :]} is not what its place says")
+                require(sound, "rooted", "node", path, "is not what its place says")
                 found[path] = child.holders
                 stack.append((child, path))
-        require(found == holders, "rooted", f"the tree holds {found}, the streams stand for {holders}")
+        require(found == holders, "rooted", "the tree holds", found, "the streams stand for", holders)
         limits = session.limits
-        require(len(tree) == len(found) <= limits.window_nodes * limits.max_streams, "memory", f"{len(tree)} nodes counted")
+        require(
+            len(tree) == len(found) <= limits.window_nodes * limits.max_streams, "memory", f"{len(tree)} nodes counted"
+        )
         require(session.streams.keys() == self.streams.keys(), "memory", "other streams than have joined")
         for ordinal, stream in session.streams.items():
             unresolved = stream.unresolved_nodes
             require(stream.next_node == self.streams[ordinal].next_number, "bounded", f"next is {stream.next_node}")
-            require(unresolved == len(self.streams[ordinal].live) <= limits.window_nodes, "bounded", f"{unresolved} unresolved")
+            require(
+                unresolved == len(self.streams[ordinal].live) <= limits.window_nodes,
+                "bounded",
+                f"{unresolved} unresolved",
+            )
             require(len(stream._trunk) <= limits.window_nodes, "memory", f"{len(stream._trunk)} settled numbers kept")
 
 
@@ -296,8 +311,8 @@ class DrafterChecks:
         for node in nodes:
             path = self._path(node.id)
             require(self._continues(path) or path == self.text, "waste", f"dead node {node.id} is to be extended")
-            require(path == (*self.text, *node.path()), "rooted", f"node {node.id} has another path")
-            require(len(path) < self.session.end_position, "waste", f"node {node.id} is past the end")
+            require(path == (*self.text, *node.path()), "rooted", "node", node.id, "has another path")
+            require(len(path) < self.session.end_position, "waste", "node", node.id, "is past the end")
 
     def extended(self, node_id: int, guesses: Sequence[Guess], ids: Sequence[int]) -> None:
         require(len(ids) == len(guesses), "bounded", "one node id per guess")
@@ -305,20 +320,24 @@ class DrafterChecks:
             if new_id:
                 above = self._path(node_id if guess.parent == TIP else ids[guess.parent])
                 self.nodes[new_id] = (*above, guess.token)
-                require(self._continues(self.nodes[new_id]), "waste", f"node {new_id} hangs below a dead prefix")
+                require(self._continues(self.nodes[new_id]), "waste", "node", new_id, "hangs below a dead prefix")
         require(len(self.session.tree) <= self.session.limits.window_nodes, "memory", f"{len(self.session.tree)} nodes")
 
     def committed(self) -> None:
         """After a commit: forget what it contradicted or settled, as the machine must have."""
         tip = self.session.tree.tip
         text = self.text
-        require((tip.token, tip.position, tip.parent) == (text[-1], len(text) - 1, None), "rooted", "the tip is elsewhere")
+        require(
+            (tip.token, tip.position, tip.parent) == (text[-1], len(text) - 1, None), "rooted", "the tip is elsewhere"
+        )
         self.nodes = {i: path for i, path in self.nodes.items() if path == text or self._continues(path)}
         self.sent_paths = {n: path for n, path in self.sent_paths.items() if self._continues(path)}
         live = {path for path in self.nodes.values() if path != text}
         found = {(*text, *node.path()) for node in self.session.tree.nodes()}
         require(found == live, "rooted", f"the drafter's tree holds {len(found)} nodes, {len(live)} are live")
-        require(len(self.session.tree) == len(live), "memory", f"{len(self.session.tree)} nodes counted, {len(live)} live")
+        require(
+            len(self.session.tree) == len(live), "memory", f"{len(self.session.tree)} nodes counted, {len(live)} live"
+        )
         self._check_window()
 
     def reanchored(self) -> None:
@@ -334,15 +353,17 @@ class DrafterChecks:
                 number = draft.first_node + index
                 offset = draft.parent_offset(index)
                 if offset == 0:
-                    require(draft.anchor is not None and draft.anchor <= verifier_position, "agreed", "anchor in the future")
+                    require(
+                        draft.anchor is not None and draft.anchor <= verifier_position, "agreed", "anchor in the future"
+                    )
                     above = self.text[: draft.anchor]
                 else:
-                    require(number - offset in self.sent_paths, "waste", f"guess {number} hangs below a settled one")
+                    require(number - offset in self.sent_paths, "waste", "guess", number, "hangs below a settled one")
                     above = self.sent_paths[number - offset]
                 path = (*above, token)
-                require(self._continues(path), "waste", f"guess {number} is known to be wrong, or settled")
-                require(path in self.nodes.values(), "rooted", f"guess {number} is in nobody's tree")
-                require(path not in self.sent_paths.values(), "waste", f"guess {number} was sent before")
+                require(self._continues(path), "waste", "guess", number, "is known to be wrong, or settled")
+                require(path in self.nodes.values(), "rooted", "guess", number, "is in nobody's tree")
+                require(path not in self.sent_paths.values(), "waste", "guess", number, "was sent before")
                 self.sent_paths[number] = path
             self._next_number = draft.first_node + len(draft.tokens)
             self._check_confidence(draft)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nacre.session import Commit, Draft, FinishReason, Reanchor
+from nacre.session import Commit, Draft, FinishReason, Reanchor, Received, VerifyPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Finished:
 
 
 def describe(message: object) -> str:
-    """One line for a transcript: no times, no floats."""
+    """One line for a transcript, of a message or of what a verifier does."""
     match message:
         case Draft():
             below = "" if message.anchor is None else f" anchor {message.anchor}"
@@ -74,6 +74,14 @@ def describe(message: object) -> str:
             return f"Join as {'owner' if message.owner else 'drafter'} at {message.position}"
         case Opened():
             return f"Opened with {len(message.tokens)} tokens" if message.tokens else "Opened"
+        case Received():
+            fates = {"live": message.live, "late but right": message.late, "dead": message.dead}
+            return ", ".join(f"{count} {fate}" for fate, count in fates.items() if count)
+        case VerifyPlan():
+            if len(message.tokens) == 1:
+                return "plans the tip alone"
+            rows = range(1, len(message.tokens))
+            return f"plans the tip and {', '.join(_list(message.ancestors(row)) for row in rows)}"
         case Finished():
             return f"Finished {message.reason.value} at {message.position}"
         case _:

@@ -75,7 +75,9 @@ class Stream:
         self._world.note(" <-> ".join(end.name for end in self._ends), "stream cut")
         for end in self._ends:
             delay_s = notice_s * self._dice.unit()
-            self._world.after(delay_s, lambda end=end: self._end(end, Unavailable("the stream was cut"), by_network=True))
+            self._world.after(
+                delay_s, lambda end=end: self._end(end, Unavailable("the stream was cut"), by_network=True)
+            )
 
     def _other(self, end: Peer) -> Peer:
         opener, server = self._ends

@@ -91,7 +91,11 @@ def time_bound_s(scenario: Scenario) -> float:
         round_trip_s = 2 * (spec.link.delay_s + spec.link.jitter_s)
         # Every fault costs at most the work since the last commit that got through, and some trips to come back.
         passes = (spec.max_tokens + 2 * faults) / least_luck + 20 * (least_luck < 1.0)
-        here_s = spec.starts_at_s + passes * rounds * slowest_s + faults * 8 * (round_trip_s + OwnerActor.retry_s + OwnerActor.notice_s)
+        here_s = (
+            spec.starts_at_s
+            + passes * rounds * slowest_s
+            + faults * 8 * (round_trip_s + OwnerActor.retry_s + OwnerActor.notice_s)
+        )
         longest_s = max(longest_s, here_s, *spec.cut_at_s, spec.cancel_at_s or 0.0, spec.gone_at_s or 0.0)
     latest_fault_s = max((spec.crash_at_s or 0.0 for spec in scenario.verifiers), default=0.0)
     return longest_s + latest_fault_s + 2 * max(spec.grace_s for spec in scenario.verifiers)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from nacre.errors import NacreError, NotFound
 from nacre.session import Draft, Reanchor, SessionLimits, VerifierSession, VerifyPlan, open_session
 from nacre.sim.checkers import VerifierChecks
-from nacre.sim.messages import Cancel, Finished, Join, Open, Opened
+from nacre.sim.messages import Cancel, Finished, Join, Open, Opened, describe
 from nacre.sim.network import Stream
 from nacre.sim.target import ToyEngine, ToyTarget
 from nacre.sim.world import Timer, World
@@ -41,7 +41,7 @@ class VerifierSpec:
     """
 
     row_budget: int = 16
-    pass_time: PassTime = PassTime()  # noqa: RUF009  a frozen value
+    pass_time: PassTime = PassTime()
     limits: SessionLimits = SessionLimits()  # noqa: RUF009  a frozen value
     max_positions: int = 4096
     grace_s: float = 0.5
@@ -241,6 +241,8 @@ class VerifierActor:
         hosted.tally.live_guesses += received.live
         hosted.tally.late_guesses += received.late
         hosted.tally.dead_guesses += received.dead
+        if self.world.recording:
+            self.world.note(f"{self.name} has from stream {ordinal}", describe(received))
         if hosted.checks is not None:
             hosted.checks.drafted(ordinal, draft, received)
 
@@ -309,7 +311,8 @@ class VerifierActor:
             plan = hosted.session.plan(rows)
             if hosted.checks is not None:
                 hosted.checks.planned(plan, rows)
-            self.world.note(self.name, f"plans {hosted.name}: {len(plan.tokens)} rows")
+            if self.world.recording:
+                self.world.note(self.name, describe(plan))
             batch.append((hosted, plan))
         self._busy = True
         duration_s = self.spec.pass_time(sum(len(plan.tokens) for _, plan in batch))

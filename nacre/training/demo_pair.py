@@ -67,8 +67,8 @@ FULL = Scale(
     prompts=32,
     prompt_tokens=96,
     continuation=96,
-    target_steps=1100,
-    draft_steps=1300,
+    target_steps=1010,
+    draft_steps=500,
 )
 # Everything the full recipe does, small enough to try the machinery: its models are of no use.
 QUICK = Scale(

@@ -29,7 +29,7 @@ class Phase:
     rows: int
 
 
-PHASES = (Phase(0.55, 256, 12), Phase(0.9, 512, 6), Phase(1.0, 2048, 2))
+PHASES = (Phase(0.55, 256, 12), Phase(0.94, 512, 6), Phase(1.0, 2048, 2))
 
 
 class Curriculum:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from nacre.client import AsyncClient, Generation
 from nacre.v1 import session_pb2 as pb
@@ -16,19 +17,19 @@ from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from tests.services import Services, address, services
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 PROMPT = "import os\n\n\ndef read(path):\n"
 TOKENS = 64
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Services]:
     async with services(drafters=0, gateway=False) as started:
         yield started
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def channel(running: Services) -> AsyncIterator[grpc.aio.Channel]:
     async with grpc.aio.insecure_channel(address(running.verifiers[0])) as opened:
         yield opened

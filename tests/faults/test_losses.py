@@ -6,23 +6,33 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
+import pytest_asyncio
 
 from nacre.client import AsyncClient, Generation
 from nacre.runtime.processes import Child
+from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 from tests.services import Services, address, services
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 PROMPT = "import os\n\n\ndef read(path):\n"
 TOKENS = 160
 
 
-@pytest.fixture
-async def running() -> AsyncIterator[Services]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def started() -> AsyncIterator[Services]:
     flags = ("--poll-s", "0.1", "--drafters-per-session", "1")
-    async with services(verifiers=2, drafters=2, gateway_flags=flags) as started:
-        yield started
+    async with services(verifiers=2, drafters=2, gateway_flags=flags) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(started: Services) -> Services:
+    """All processes that the gateway knows, those that an earlier test has killed started again."""
+    await started.heal()
+    return started
 
 
 async def expected_tokens(client: AsyncClient) -> list[int]:
@@ -60,9 +70,12 @@ async def test_a_killed_drafter_is_replaced_and_the_text_stays(running: Services
 async def test_a_second_drafter_may_join_in_mid_generation(running: Services) -> None:
     async with AsyncClient(running.address) as client:
         expected = await expected_tokens(client)
-        generation = await client.start(PROMPT, max_tokens=TOKENS, seed=11, drafters=2)
+        generation = await client.start(PROMPT, max_tokens=TOKENS, seed=11, drafters=1)
         await read_some(generation, 20)
-        await running.start_drafter(method="lookup")
+        ticket = generation.drafter_ticket
+        async with grpc.aio.insecure_channel(address(running.drafters[1])) as channel:
+            request = drafter_pb2.AttachRequest(verifier_address=running.address, ticket=ticket)
+            await drafter_pb2_grpc.DrafterStub(channel).Attach(request)
         await generation.run()
         assert generation.tokens == expected
 

@@ -235,6 +235,8 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
         try:
             await context.write(pb.SessionEvent(opened=self._opened(hosted, owner=owner)))
             await self._send(hosted, position, context, listening, owner=owner)
+            if hosted.received:  # a write to a finished call would cost its sender the last messages
+                await asyncio.wait({listening}, timeout=1.0)
         finally:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError, NacreError):

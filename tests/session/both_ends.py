@@ -1,4 +1,4 @@
-"""A verifier and its drafters joined by queues, driven one choice at a time, with the checkers of the simulator beside them.
+"""A verifier and its drafters joined by queues, driven one choice at a time, the simulator's checkers beside them.
 
 `choose(n)` picks each step: seeded dice in a loop, or Hypothesis, which shrinks what it finds.
 """
@@ -121,7 +121,10 @@ class BothEnds:
         nodes = session.frontier(count)
         checks.frontier(nodes, count)
         for node in nodes:
-            guesses = [Guess(self.choose(VOCAB), (1 + self.choose(4)) / 4, self.choose(i + 1) - 1) for i in range(self.choose(4))]
+            guesses = [
+                Guess(self.choose(VOCAB), (1 + self.choose(4)) / 4, self.choose(i + 1) - 1)
+                for i in range(self.choose(4))
+            ]
             checks.extended(node.id, guesses, session.extend(node.id, guesses))
         drafts = session.outbox()
         checks.sent(drafts, verifier_position=drafter.verifier_position)

@@ -9,11 +9,10 @@ from nacre.errors import FailedPrecondition
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor, survival_of
 
 TEXT = (50, 51, 52)
+LIMITS = DrafterLimits(window_nodes=16)
 
 
-def opened(
-    *, window_nodes: int = 16, end_position: int = 40, limits: DrafterLimits = DrafterLimits(window_nodes=16)
-) -> DrafterSession:
+def opened(*, window_nodes: int = 16, end_position: int = 40, limits: DrafterLimits = LIMITS) -> DrafterSession:
     return DrafterSession(TEXT, end_position=end_position, limits=limits, window_nodes=window_nodes)
 
 

@@ -13,7 +13,8 @@ def test_every_confidence_byte_survives_a_round_trip(byte: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("survival", "byte"), [(1.0, 0), (2.0, 0), (0.5, 16), (0.25, 32), (2.0**-15.9, 254), (1e-30, 255), (0.0, 255), (-1.0, 255)]
+    ("survival", "byte"),
+    [(1.0, 0), (2.0, 0), (0.5, 16), (0.25, 32), (2.0**-15.9, 254), (1e-30, 255), (0.0, 255), (-1.0, 255)],
 )
 def test_confidence_is_sixteenths_of_a_bit_and_clamped(survival: float, byte: int) -> None:
     assert confidence_byte(survival) == byte

@@ -21,6 +21,7 @@ from nacre.session import (
 PROMPT = (50, 51, 52)
 TRUTH = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 VOCAB = 100
+LIMITS = SessionLimits(window_nodes=8, max_streams=3)
 
 
 def opened(
@@ -30,7 +31,7 @@ def opened(
     stop_ids: frozenset[int] = frozenset(),
     mode: SpeculationMode = SpeculationMode.LATENCY,
     keep_choices: bool = False,
-    limits: SessionLimits = SessionLimits(window_nodes=8, max_streams=3),
+    limits: SessionLimits = LIMITS,
 ) -> VerifierSession:
     return open_session(
         PROMPT,
@@ -46,7 +47,7 @@ def opened(
 
 
 def sampled(session: VerifierSession, plan_tokens: Sequence[Sequence[int]]) -> list[Choice]:
-    """The target's choice after each row: the truth where the row's guesses are true, a token no one expects elsewhere."""
+    """The target's choice after each row: the truth below true guesses, elsewhere a token that no one expects."""
     text = TRUTH[len(session.tokens) - len(PROMPT) :]
     choices = []
     for guessed in plan_tokens:
@@ -109,7 +110,13 @@ def test_a_commit_reports_what_the_pass_took_and_what_it_offers() -> None:
     plan = session.plan(8)
     rows = [plan.ancestors(row) for row in range(len(plan.tokens))]
     commit = session.resolve(plan, sampled(session, rows), row_budget=5, verify_ms=1.5, queue_ms=0.5).commit
-    assert (commit.rows, commit.window_nodes, commit.row_budget, commit.verify_ms, commit.queue_ms) == (3, 8, 5, 1.5, 0.5)
+    assert (commit.rows, commit.window_nodes, commit.row_budget, commit.verify_ms, commit.queue_ms) == (
+        3,
+        8,
+        5,
+        1.5,
+        0.5,
+    )
 
 
 def test_a_plan_takes_the_most_likely_guesses_within_its_rows() -> None:
@@ -282,6 +289,16 @@ def test_starting_afresh_withdraws_what_only_this_drafter_stood_for() -> None:
     assert session.streams[first].unresolved_nodes == 1
 
 
+def test_starting_afresh_forgets_the_old_numbers_too() -> None:
+    session = opened()
+    drafter = session.join()
+    session.draft(drafter, Draft(1, (1, 2), anchor=3))
+    step(session)
+    # Node 1 is wrong now. The old node 1 was right, and below it this 2 would be right as well.
+    received = session.draft(drafter, Draft(1, (9, 2), anchor=3))
+    assert (received.live, received.late, received.dead) == (0, 0, 2)
+
+
 def test_a_guess_withdrawn_during_its_pass_is_still_committed_if_it_was_right() -> None:
     session = opened()
     drafter = session.join()
@@ -304,30 +321,31 @@ def test_no_more_drafters_join_than_the_limit_and_a_place_becomes_free_again() -
 
 
 def test_no_drafter_joins_a_session_without_speculation() -> None:
-    with pytest.raises(FailedPrecondition, match="speculation.mode off"):
+    with pytest.raises(FailedPrecondition, match="mode off"):
         opened(mode=SpeculationMode.OFF).join()
 
 
 # -- breaches of protocol ------------------------------------------------------------------------------------------
 
+BAD, FULL = InvalidArgument, ResourceExhausted
 BREACHES = {
-    "no tokens": (Draft(3, (), anchor=3), InvalidArgument, "draft.tokens is empty", "tokens"),
-    "a gap in the numbers": (Draft(4, (1,), anchor=3), InvalidArgument, "first_node is 4; the next node of this stream is 3", "first_node"),
-    "an old number": (Draft(2, (1,), anchor=3), InvalidArgument, "first_node is 2; the next node of this stream is 3", "first_node"),
-    "number zero": (Draft(0, (1,), anchor=3), InvalidArgument, "first_node is 0", "first_node"),
-    "one beyond the window": (Draft(3, (1,) * 7, anchor=3), ResourceExhausted, "9 unresolved; the window is 8", "tokens"),
-    "a fresh start beyond the window": (Draft(1, (1,) * 9, anchor=3), ResourceExhausted, "9 unresolved", "tokens"),
-    "too few parents": (Draft(3, (1, 2), anchor=3, parents=(0,)), InvalidArgument, "1 entries for 2 tokens", "parents"),
-    "too many parents": (Draft(3, (1,), anchor=3, parents=(0, 1)), InvalidArgument, "2 entries for 1 tokens", "parents"),
-    "too little confidence": (Draft(3, (1, 2), anchor=3, confidence=b"1"), InvalidArgument, "1 bytes for 2", "confidence"),
-    "a token past the vocabulary": (Draft(3, (1, 100), anchor=3), InvalidArgument, r"tokens\[1\] is 100; .* 0 to 99", "tokens"),
-    "a negative token": (Draft(3, (-1,), anchor=3), InvalidArgument, r"tokens\[0\] is -1", "tokens"),
-    "an anchor in the future": (Draft(3, (1,), anchor=4), InvalidArgument, "anchor is 4; it must lie in 1 to 3", "anchor"),
-    "an anchor before the text": (Draft(3, (1,), anchor=0), InvalidArgument, "anchor is 0", "anchor"),
-    "a parent below no anchor": (Draft(3, (1,), parents=(0,)), InvalidArgument, "has no anchor", "anchor"),
-    "itself as parent": (Draft(3, (1, 2), anchor=3, parents=(0, -1)), InvalidArgument, r"parents\[1\] is -1", "parents"),
-    "a parent before the first": (Draft(3, (1,), parents=(3,)), InvalidArgument, r"parents\[0\] is 3; node 3 .*\(1 to 2\)", "parents"),
-    "a chain from nothing": (Draft(1, (1,)), InvalidArgument, r"parents\[0\] is 1; node 1", "parents"),
+    "no tokens": (Draft(3, (), anchor=3), BAD, "draft.tokens is empty", "tokens"),
+    "a gap in the numbers": (Draft(4, (1,), anchor=3), BAD, "is 4; the next node .* is 3", "first_node"),
+    "an old number": (Draft(2, (1,), anchor=3), BAD, "is 2; the next node .* is 3", "first_node"),
+    "number zero": (Draft(0, (1,), anchor=3), BAD, "first_node is 0", "first_node"),
+    "one beyond the window": (Draft(3, (1,) * 7, anchor=3), FULL, "9 .*; the window is 8", "tokens"),
+    "a fresh start beyond the window": (Draft(1, (1,) * 9, anchor=3), FULL, "9 unresolved", "tokens"),
+    "too few parents": (Draft(3, (1, 2), anchor=3, parents=(0,)), BAD, "1 entries for 2", "parents"),
+    "too many parents": (Draft(3, (1,), anchor=3, parents=(0, 1)), BAD, "2 entries for 1", "parents"),
+    "too little confidence": (Draft(3, (1, 2), anchor=3, confidence=b"1"), BAD, "1 bytes for 2", "confidence"),
+    "a token past the vocabulary": (Draft(3, (1, 100), anchor=3), BAD, r"tokens\[1\] is 100; .* 0 to 99", "tokens"),
+    "a negative token": (Draft(3, (-1,), anchor=3), BAD, r"tokens\[0\] is -1", "tokens"),
+    "an anchor in the future": (Draft(3, (1,), anchor=4), BAD, "is 4; it must lie in 1 to 3", "anchor"),
+    "an anchor before the text": (Draft(3, (1,), anchor=0), BAD, "anchor is 0", "anchor"),
+    "a parent below no anchor": (Draft(3, (1,), parents=(0,)), BAD, "has no anchor", "anchor"),
+    "itself as parent": (Draft(3, (1, 2), anchor=3, parents=(0, -1)), BAD, r"parents\[1\] is -1", "parents"),
+    "a parent before the first": (Draft(3, (1,), parents=(3,)), BAD, r"\[0\] is 3; node 3 .*\(1 to 2\)", "parents"),
+    "a chain from nothing": (Draft(1, (1,)), BAD, r"parents\[0\] is 1; node 1", "parents"),
 }  # fmt: skip
 
 
@@ -484,14 +502,14 @@ def test_choices_are_kept_only_if_asked_for() -> None:
 
 
 BAD_OPENINGS = {
-    "empty prompt": (dict(prompt=()), "prompt", "the prompt is empty"),
-    "prompt token past the vocabulary": (dict(prompt=(1, 100)), "prompt", r"prompt\[1\] is 100; token ids .* 0 to 99"),
-    "negative prompt token": (dict(prompt=(-1,)), "prompt", r"prompt\[0\] is -1"),
-    "resume token past the vocabulary": (dict(resume=(7, 100)), "resume", r"resume\[1\] is 100"),
-    "no tokens wanted": (dict(max_tokens=0), "max_tokens", "max_tokens is 0; it must be at least 1"),
-    "prompt fills the context": (dict(prompt=(1,) * 16), "prompt", "16 tokens; .* context of 16 .* at most 15"),
-    "more tokens than the context": (dict(max_tokens=14), "max_tokens", "max_tokens is 14; .* room for 13"),
-    "resume beyond max_tokens": (dict(resume=(1, 2, 3), max_tokens=2), "resume", "resume has 3 tokens; max_tokens allows 2"),
+    "empty prompt": ({"prompt": ()}, "prompt", "the prompt is empty"),
+    "prompt token past the vocabulary": ({"prompt": (1, 100)}, "prompt", r"prompt\[1\] is 100; token ids .* 0 to 99"),
+    "negative prompt token": ({"prompt": (-1,)}, "prompt", r"prompt\[0\] is -1"),
+    "resume token past the vocabulary": ({"resume": (7, 100)}, "resume", r"resume\[1\] is 100"),
+    "no tokens wanted": ({"max_tokens": 0}, "max_tokens", "max_tokens is 0; it must be at least 1"),
+    "prompt fills the context": ({"prompt": (1,) * 16}, "prompt", "16 tokens; .* context of 16 .* at most 15"),
+    "more tokens than the context": ({"max_tokens": 14}, "max_tokens", "max_tokens is 14; .* room for 13"),
+    "resume beyond max_tokens": ({"resume": (1, 2, 3), "max_tokens": 2}, "resume", "has 3 tokens; max_tokens allows 2"),
 }  # fmt: skip
 
 
