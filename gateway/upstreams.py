@@ -293,7 +293,7 @@ class UpstreamPool:
             peer.failures = 0
         if state is peer.state:
             return
-        if state in (State.UP, State.DRAINING):
+        if state in (State.UP, State.DRAINING, State.UNKNOWN):
             log.info("%s %s is %s", peer.role, peer.address, state.value)
         else:
             log.warning("%s %s is %s: %s", peer.role, peer.address, state.value, reason)

@@ -2,16 +2,16 @@
 
 Losslessness is tested with `==`, so every kernel here fixes its order of floating-point operations per output element:
 
-- `linear` / `PackedLinear`: one fp32 accumulator per output, fused multiply-add, k = 0, 1, …, K-1, one final rounding.
-  The number of rows, the tile shape, the thread count and the instruction set cannot change a bit.
-- `paged_tree_attention`: a row's result is a function of the ordered list of keys it sees, and of nothing else: not of its
-  neighbours, of the slots' numbers, or of whether a key is committed prefix or a tree ancestor.
+- `PackedLinear`: one fp32 accumulator per output, fused multiply-add, k = 0, 1, …, K-1, one final rounding. The number
+  of rows, the tile shape, the thread count and the instruction set cannot change a bit.
+- `paged_tree_attention`: a row's result is a function of the ordered list of keys it sees, and of nothing else: not
+  of its neighbours, of the slots' numbers, or of whether a key is committed prefix or a tree ancestor.
 
-The C library is built by setup.py with nothing but a C compiler (`make setup`) and loaded with ctypes. `reference` holds
-the torch twin of each op; it serves where the library is missing and on other devices. Inference only: no autograd.
+The C library is built by setup.py with nothing but a C compiler (`make setup`) and loaded with ctypes. `reference`
+holds the torch twin of each op; it serves where the library is missing and on other devices. Inference only.
 
-Errors: wrong shapes, dtypes, strides or slot numbers raise `ValueError`/`TypeError` naming the value and the bound, before
-any memory is touched. A missing library raises `KernelsUnavailable` (a `RuntimeError`) from `require()`.
+Errors: wrong shapes, dtypes, strides or slot numbers raise `ValueError`/`TypeError` naming the value and the bound,
+before any memory is touched. A missing library raises `KernelsUnavailable` (a `RuntimeError`) from `require()`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 /* Attention over scattered slots: checks the plan, cuts it into tiles, runs them.
  *
- * A tile is a run of adjacent rows of one sequence and some heads of one key head. The keys that all its rows see are loaded
- * once for all of them; what only some see (the ends of their ancestor lists, the beginnings of their windows) is done row
- * by row. Sharing never changes a row's arithmetic: a score is one chain over the head dimension whoever computes it, the
- * softmax runs over a row's own scores, and the weighted sum takes the keys in position order.
+ * A tile is a run of adjacent rows of one sequence and some heads of one key head. The keys that all its rows see are
+ * loaded once for all of them; what only some see (the ends of their ancestor lists, the beginnings of their windows)
+ * is done row by row. Sharing never changes a row's arithmetic: a score is one chain over the head dimension whoever
+ * computes it, the softmax runs over a row's own scores, and the weighted sum takes the keys in position order.
  */
 #include "kernels.h"
 
@@ -13,7 +13,6 @@
 
 typedef struct {
     int64_t first_row, rows, first_head, heads, kv_head; /* rows x heads queries */
-    int64_t prefix;                                      /* length of the prefix, the same for all rows */
     int64_t base;                                        /* first position that any row sees */
     int64_t shared_begin, shared_end;                    /* positions that all rows see through the same slots */
     int64_t longest;                                     /* most keys of a row, outside its window included */
@@ -26,7 +25,8 @@ typedef struct {
     atomic_llong no_memory; /* 0, or the keys of the row that did not fit */
 } job;
 
-typedef struct { /* carved out of the thread's scratch */
+/* Carved out of the thread's scratch. */
+typedef struct {
     double *block, *qt, *scores, *sums, *acc; /* block: keys transposed, later values */
     int64_t score_stride, padded_dim;         /* padded_dim: value_dim up to whole vectors */
 } workspace;
@@ -42,7 +42,7 @@ static int64_t start_of(const nk_attention_call *c, int64_t row) {
     return c->window ? at_least(0, length_of(c, row) - c->window) : 0;
 }
 
-/* ---- checks --------------------------------------------------------------------------------------------------------- */
+/* ---- checks ---- */
 
 static int64_t find_bad_slot(const int32_t *slots, int64_t count, int64_t limit) {
     int32_t bad = 0;
@@ -53,10 +53,6 @@ static int64_t find_bad_slot(const int32_t *slots, int64_t count, int64_t limit)
     return -1;
 }
 
-static int same_prefix(const nk_attention_call *c, int64_t a, int64_t b) {
-    return c->prefix_offset[a] == c->prefix_offset[b] && c->prefix_length[a] == c->prefix_length[b];
-}
-
 static int bad(nk_attention_call *c, int status, int64_t row, int64_t value) {
     c->bad_row = row;
     c->bad_value = value;
@@ -65,50 +61,53 @@ static int bad(nk_attention_call *c, int status, int64_t row, int64_t value) {
 
 static int check(nk_attention_call *c) {
     for (int64_t r = 0; r < c->rows; r++) {
-        int64_t p0 = c->prefix_offset[r], p = c->prefix_length[r], a0 = c->ancestor_offset[r], a = c->ancestor_length[r];
+        int64_t p0 = c->prefix_offset[r], p = c->prefix_length[r];
+        int64_t a0 = c->ancestor_offset[r], a = c->ancestor_length[r];
         if (p < 0 || p0 < 0 || p0 + p > c->prefix_slot_count) return bad(c, NK_BAD_PREFIX, r, p0 + p);
         if (a < 0 || a0 < 0 || a0 + a > c->ancestor_slot_count) return bad(c, NK_BAD_ANCESTORS, r, a0 + a);
         if (p + a < 1) return bad(c, NK_BAD_LENGTH, r, p + a);
-        if (r == 0 || !same_prefix(c, r, r - 1)) {
-            int64_t i = find_bad_slot(c->prefix_slots + p0, p, c->slots);
-            if (i >= 0) return bad(c, NK_BAD_SLOT, r, c->prefix_slots[p0 + i]);
-        }
-        int64_t i = find_bad_slot(c->ancestor_slots + a0, a, c->slots);
+        /* Rows of one sequence share their prefix, those of a prompt chunk a growing one: look at what is new. */
+        int64_t known = r > 0 && c->prefix_offset[r - 1] == p0 ? at_most(p, c->prefix_length[r - 1]) : 0;
+        int64_t i = find_bad_slot(c->prefix_slots + p0 + known, p - known, c->slots);
+        if (i >= 0) return bad(c, NK_BAD_SLOT, r, c->prefix_slots[p0 + known + i]);
+        i = find_bad_slot(c->ancestor_slots + a0, a, c->slots);
         if (i >= 0) return bad(c, NK_BAD_SLOT, r, c->ancestor_slots[a0 + i]);
     }
     return NK_OK;
 }
 
-/* ---- tiles ---------------------------------------------------------------------------------------------------------- */
+/* ---- tiles ---- */
 
-/* How many rows from `row` on share a tile: the same prefix, at most `most`. Depends on the plan alone. */
+/* How many rows from `row` on share a tile: a prefix that begins at the same place; at most `most`. */
 static int64_t tile_rows(const nk_attention_call *c, int64_t row, int64_t most) {
     int64_t rows = 1;
-    while (rows < most && row + rows < c->rows && same_prefix(c, row, row + rows)) rows++;
+    while (rows < most && row + rows < c->rows && c->prefix_offset[row + rows] == c->prefix_offset[row]) rows++;
     return rows;
 }
 
 static tile make_tile(const nk_attention_call *c, int64_t row, int64_t rows) {
-    tile t = {.first_row = row, .rows = rows, .prefix = c->prefix_length[row]};
+    tile t = {.first_row = row, .rows = rows};
     const int32_t *line = c->ancestor_slots + c->ancestor_offset[row];
-    int64_t common = c->ancestor_length[row];
+    int64_t prefix = c->prefix_length[row], common = c->ancestor_length[row];
     t.longest = length_of(c, row);
     t.base = t.shared_begin = start_of(c, row);
     for (int64_t r = row + 1; r < row + rows; r++) {
         const int32_t *other = c->ancestor_slots + c->ancestor_offset[r];
         int64_t same = 0, most = at_most(common, c->ancestor_length[r]);
+        if (c->prefix_length[r] != prefix) most = 0; /* a prompt chunk: the shorter prefix is shared, no ancestors */
         while (same < most && line[same] == other[same]) same++;
         common = same;
+        prefix = at_most(prefix, c->prefix_length[r]);
         t.longest = at_least(t.longest, length_of(c, r));
         t.base = at_most(t.base, start_of(c, r));
         t.shared_begin = at_least(t.shared_begin, start_of(c, r));
     }
-    t.shared_end = t.prefix + common;
+    t.shared_end = prefix + common;
     t.shared_begin = at_most(t.shared_begin, t.shared_end);
     return t;
 }
 
-/* Positions begin..end of a row as one or two runs of slots; calls go to `run`. */
+/* Positions begin..end of a row as one or two runs of slots. */
 typedef struct {
     const int32_t *slots;
     int64_t begin, count;
@@ -118,18 +117,21 @@ static int runs_of(const nk_attention_call *c, int64_t row, int64_t begin, int64
     int64_t prefix = c->prefix_length[row], split = at_least(begin, at_most(end, prefix));
     int count = 0;
     if (begin < split) out[count++] = (run){c->prefix_slots + c->prefix_offset[row] + begin, begin, split - begin};
-    if (split < end) out[count++] = (run){c->ancestor_slots + c->ancestor_offset[row] + split - prefix, split, end - split};
+    if (split < end)
+        out[count++] = (run){c->ancestor_slots + c->ancestor_offset[row] + split - prefix, split, end - split};
     return count;
 }
 
-/* ---- one tile ------------------------------------------------------------------------------------------------------- */
+/* ---- one tile ---- */
 
 static void load_queries(const nk_attention_call *c, const tile *t, double *qt) {
     for (int64_t i = 0; i < t->rows * t->heads; i++) { /* qt[i / 4][dim][i % 4] */
-        int64_t at = (t->first_row + i / t->heads) * c->q_row_stride + (t->first_head + i % t->heads) * c->q_head_stride;
+        int64_t at =
+            (t->first_row + i / t->heads) * c->q_row_stride + (t->first_head + i % t->heads) * c->q_head_stride;
         double *to = qt + i / 4 * 4 * c->dim + i % 4;
         for (int64_t d = 0; d < c->dim; d++)
-            to[4 * d] = c->q_type == NK_BF16 ? nk_from_bf16(((const uint16_t *)c->q)[at + d]) : ((const float *)c->q)[at + d];
+            to[4 * d] =
+                c->q_type == NK_BF16 ? nk_from_bf16(((const uint16_t *)c->q)[at + d]) : ((const float *)c->q)[at + d];
     }
 }
 
@@ -163,7 +165,8 @@ static void add_run(const nk_isa *isa, const nk_attention_call *c, const tile *t
     for (int64_t j = 0; j < keys->count; j += NK_KEYS) {
         int64_t count = at_most(NK_KEYS, keys->count - j), ahead = at_most(NK_KEYS, keys->count - j - count);
         const double *weights = w->scores + keys->begin + j - t->base;
-        isa->load_values(v, c->v_type, c->v_slot_stride, keys->slots + j, (int)count, (int)ahead, c->value_dim, w->block);
+        isa->load_values(v, c->v_type, c->v_slot_stride, keys->slots + j, (int)count, (int)ahead, c->value_dim,
+                         w->block);
         for (int64_t i = first; i < last; i += 8)
             isa->add_values(w->block, (int)count, w->padded_dim, weights + i * w->score_stride, w->score_stride,
                             w->acc + i * w->padded_dim, (int)at_most(8, last - i));
@@ -215,7 +218,8 @@ static int make_workspace(const nk_attention_call *c, const tile *t, workspace *
     int64_t queries = (t->rows * t->heads + 3) & ~(int64_t)3;
     w->score_stride = ((t->longest - t->base + NK_CHAINS) | 7) + 9; /* padding, and rows off each other's cache sets */
     w->padded_dim = (c->value_dim + NK_CHAINS - 1) / NK_CHAINS * NK_CHAINS;
-    int64_t block = at_least(c->dim, w->padded_dim) * NK_KEYS, qt = queries * c->dim, scores = queries * w->score_stride;
+    int64_t block = at_least(c->dim, w->padded_dim) * NK_KEYS;
+    int64_t qt = queries * c->dim, scores = queries * w->score_stride;
     w->block = nk_scratch((size_t)(block + qt + scores + queries + queries * w->padded_dim) * sizeof(double));
     if (!w->block) return 0;
     w->qt = w->block + block;
@@ -245,7 +249,7 @@ static int run_tile(const nk_isa *isa, const nk_attention_call *c, const tile *t
     return 1;
 }
 
-/* Work items are (run of rows) x (key head) x (part of its query heads); every thread walks the list and takes the next free. */
+/* Work items are (run of rows) x (key head) x (part of its query heads); each thread takes the next free one. */
 static void run_items(void *context, int part, int parts) {
     job *j = context;
     const nk_attention_call *c = j->c;

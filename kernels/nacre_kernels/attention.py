@@ -1,11 +1,11 @@
 """Attention of packed rows over scattered KV slots: many sequences, trees of guesses, one call.
 
-Every row names the slots it sees in position order: the slots of its sequence's committed prefix, then its ancestors in
-the draft tree, itself last. Key j of that list has position j, so the row's own position is the list's length minus one.
+Every row names the slots it sees in position order: the slots of its sequence's committed prefix, then its ancestors
+in the draft tree, itself last. Key j of that list has position j, so the row's own position is the list's length - 1.
 
-Invariant: a row's output is a function of its ordered visible keys, values and its query only. Each score is one fp64 chain
-over the head dimension, each output one fp64 chain over the keys in position order, the softmax's sum eight fp64 chains
-over the keys (key j of the visible ones goes to chain j mod 8), and the result is rounded once.
+Invariant: a row's output is a function of its ordered visible keys, values and its query only. Each score is one fp64
+chain over the head dimension, each output one fp64 chain over the keys in position order, the softmax's sum eight fp64
+chains over the keys (key j of the visible ones goes to chain j mod 8), and the result is rounded once.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ class _Call(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttentionPlan:
-    """Which slots each row of a pass sees. Built once per pass, used by every layer. All tensors int32, 1-D, CPU, contiguous.
+    """Which slots each row of a pass sees. Built once per pass, used by every layer. All int32, 1-D, CPU, contiguous.
 
-    Row r sees prefix_slots[prefix_offset[r] :][: prefix_length[r]] (its sequence's committed slots in position order) and
-    then ancestor_slots[ancestor_offset[r] :][: ancestor_length[r]] (root-first, the row's own slot last). Rows of one
-    sequence share one stretch of prefix_slots; keep them adjacent and the kernel loads their keys once.
+    Row r sees prefix_slots[prefix_offset[r] :][: prefix_length[r]] (its sequence's committed slots in position order)
+    and then ancestor_slots[ancestor_offset[r] :][: ancestor_length[r]] (root-first, the row's own slot last). Rows of
+    one sequence share a stretch of prefix_slots from one offset on (those of a prompt chunk a growing one); keep them
+    adjacent and the kernel loads the keys that they all see once.
 
     Offsets, lengths and slots are checked on every call (a slot must lie in the pool); a row must see at least one key.
     """
@@ -85,9 +86,7 @@ class AttentionPlan:
         return self.prefix_offset.numel()
 
     @classmethod
-    def from_lists(
-        cls, prefixes: Sequence[Sequence[int]], rows: Sequence[tuple[int, Sequence[int]]]
-    ) -> AttentionPlan:
+    def from_lists(cls, prefixes: Sequence[Sequence[int]], rows: Sequence[tuple[int, Sequence[int]]]) -> AttentionPlan:
         """A plan from plain lists: `prefixes[i]` = committed slots of sequence i; a row = (i, its ancestors' slots)."""
         starts = [0]
         for prefix in prefixes:
@@ -140,15 +139,17 @@ def paged_tree_attention(
     sinks: torch.Tensor | None = None,
     threads: int = 1,
 ) -> torch.Tensor:
-    """Attend: q [rows, heads, dim], k_pool [slots, kv_heads, dim], v_pool [slots, kv_heads, value_dim] -> [rows, heads, value_dim].
+    """q [rows, heads, dim], k_pool [slots, kv_heads, dim], v_pool [slots, kv_heads, value_dim]
+    -> [rows, heads, value_dim] in q's dtype.
 
-    fp32 or bf16 (pools and q may differ; the result has q's dtype). Query head h reads kv head h // (heads / kv_heads).
-    `scale` multiplies the scores; then `softcap` c maps s to c·tanh(s / c); `window` w lets a row see the last w positions
-    only, itself included (older slots are never read); `sinks` [heads] adds one valueless key per head to the softmax.
-    q may be strided except in its last dimension, the pools except in their last two. Raises ValueError / TypeError.
+    fp32 or bf16 (pools and q may differ). Query head h reads kv head h // (heads / kv_heads). `scale` multiplies the
+    scores; then `softcap` c maps s to c·tanh(s / c); `window` w lets a row see the last w positions only, itself
+    included (older slots are never read); `sinks` [heads] adds one valueless key per head to the softmax. q may be
+    strided except in its last dimension, the pools except in their last two. Raises ValueError / TypeError.
     """
     if not (q.dim() == k_pool.dim() == v_pool.dim() == 3):
-        raise ValueError(f"q, k_pool, v_pool have {q.dim()}, {k_pool.dim()}, {v_pool.dim()} dimensions; each must have 3")
+        found = f"{q.dim()}, {k_pool.dim()}, {v_pool.dim()}"
+        raise ValueError(f"q, k_pool, v_pool have {found} dimensions; each must have 3")
     rows, heads, dim = q.shape
     slots, kv_heads, key_dim = k_pool.shape
     value_slots, value_heads, value_dim = v_pool.shape

@@ -1,7 +1,7 @@
-"""Our linear layers and attention against torch's, on this machine: `python -m nacre_kernels.bench [--json] [--threads N]`.
+"""Our linear layers and attention against torch's, on this machine: `python -m nacre_kernels.bench [--json]`.
 
-Weights are cycled through copies that together exceed the last-level cache, because in a forward pass every matrix comes
-from memory. Ours and torch's runs alternate and the best time of each counts, so a busy machine hurts both alike.
+Weights are cycled through copies that together exceed the last-level cache, because in a forward pass every matrix
+comes from memory. Ours and torch's runs alternate and the best time of each counts, so a busy machine hurts both alike.
 A GB/s figure counts the weight's bytes only; GFLOP/s counts two operations per weight and row.
 """
 
@@ -53,9 +53,7 @@ def bench_linear(
     results: list[dict[str, object]] = []
     for m in rows:
         x = torch.randn(m, inputs).to(dtype)
-        ours_s, torch_s = best_times_s(
-            (lambda i, x=x: packed[i](x), lambda i, x=x: plain[i](x)), copies, budget_s
-        )
+        ours_s, torch_s = best_times_s((lambda i, x=x: packed[i](x), lambda i, x=x: plain[i](x)), copies, budget_s)
         results.append(
             {
                 "op": "linear",

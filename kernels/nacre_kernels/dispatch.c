@@ -1,4 +1,4 @@
-/* Which instruction set runs, and what this library is. Any of them gives the same bits; the best one is the default. */
+/* Which instruction set runs, and what this library is. All give the same bits; the best one is the default. */
 #include "kernels.h"
 
 #include <stdatomic.h>

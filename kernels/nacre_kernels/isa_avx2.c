@@ -9,8 +9,8 @@
 typedef __m256 VF;
 typedef __m256d VD;
 enum { WF = 8, WD = 4 };
-#define NK_TILE_ROWS 6
-#define NK_WHOLE_ROWS 3
+#define NK_TILE_ROWS     6
+#define NK_WHOLE_ROWS    3
 #define NK_SCORE_QUERIES 2
 #define NK_VALUE_VECTORS 1
 

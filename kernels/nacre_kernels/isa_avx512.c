@@ -9,8 +9,8 @@
 typedef __m512 VF;
 typedef __m512d VD;
 enum { WF = 16, WD = 8 };
-#define NK_TILE_ROWS 14
-#define NK_WHOLE_ROWS 14
+#define NK_TILE_ROWS     14
+#define NK_WHOLE_ROWS    14
 #define NK_SCORE_QUERIES 4
 #define NK_VALUE_VECTORS 2
 
@@ -70,7 +70,8 @@ OP __m512i four_rows(const char *const rows[NK_KEYS], int i, size_t at) {
 }
 /* to[w][key] = 32-bit word w of the 16 bytes at `at` in every row */
 OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[4][NK_KEYS]) {
-    __m512i a = four_rows(rows, 0, at), b = four_rows(rows, 1, at), c = four_rows(rows, 2, at), d = four_rows(rows, 3, at);
+    __m512i a = four_rows(rows, 0, at), b = four_rows(rows, 1, at), c = four_rows(rows, 2, at),
+            d = four_rows(rows, 3, at);
     __m512i ab0 = _mm512_unpacklo_epi32(a, b), ab1 = _mm512_unpackhi_epi32(a, b);
     __m512i cd0 = _mm512_unpacklo_epi32(c, d), cd1 = _mm512_unpackhi_epi32(c, d);
     _mm512_storeu_si512(to[0], _mm512_unpacklo_epi64(ab0, cd0));

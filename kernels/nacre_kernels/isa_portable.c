@@ -1,4 +1,4 @@
-/* Any CPU: compiler vectors of 4 floats and 2 doubles, fused multiply-add lane by lane (one instruction where there is one). */
+/* Any CPU: compiler vectors of 4 floats and 2 doubles, fused multiply-add lane by lane (one instruction at best). */
 #include "kernels.h"
 
 #include <math.h>
@@ -11,8 +11,8 @@ typedef double VD __attribute__((vector_size(16)));
 typedef uint32_t VU __attribute__((vector_size(16)));
 typedef uint64_t VL __attribute__((vector_size(16)));
 enum { WF = 4, WD = 2 };
-#define NK_TILE_ROWS 4
-#define NK_WHOLE_ROWS 1
+#define NK_TILE_ROWS     4
+#define NK_WHOLE_ROWS    1
 #define NK_SCORE_QUERIES 1
 #define NK_VALUE_VECTORS 1
 

@@ -1,8 +1,9 @@
 /* Declarations shared by the kernels' C files; the Python side mirrors what is marked PUBLIC.
  *
- * The rule of the whole library: every output element is computed by one fixed sequence of IEEE operations that depends on
- * nothing but its own inputs. Vectors run across independent outputs, never along a sum; wherever a sum has several
- * chains, their number is part of the definition. So tile shapes, thread counts and instruction sets are free to differ.
+ * The rule of the whole library: every output element is computed by one fixed sequence of IEEE operations that depends
+ * on nothing but its own inputs. Vectors run across independent outputs, never along a sum; wherever a sum has several
+ * chains, their number is part of the definition. So tile shapes, thread counts and instruction sets are free to
+ * differ.
  */
 #ifndef NACRE_KERNELS_H
 #define NACRE_KERNELS_H
@@ -24,35 +25,30 @@
 
 enum { NK_F32 = 0, NK_BF16 = 1 }; /* PUBLIC: element types */
 
-/* ---- linear: shapes of the packed weight ---------------------------------------------------------------------------- */
+/* ---- linear: shapes of the packed weight ---- */
 enum {
-    NK_PANEL = 32,             /* outputs in a panel */
-    NK_DEPTH = 256,            /* inputs in a block; accumulators pause in memory between blocks */
+    NK_PANEL = 32,               /* outputs in a panel */
+    NK_DEPTH = 256,              /* inputs in a block; accumulators pause in memory between blocks */
     NK_X_STRIDE = NK_DEPTH + 16, /* floats between widened rows: no two rows fall on the same cache set */
-    NK_ROWS = 128,             /* most rows in a chunk: the widened chunk stays in the L2 cache */
-    NK_GROUP_FLOATS = 1 << 16, /* accumulators of a group of panels */
-    NK_AHEAD_BYTES = 4096,     /* how far a lone tile reads ahead */
-    NK_FINISH = 8              /* panels rounded and stored together */
+    NK_ROWS = 128,               /* most rows in a chunk: the widened chunk stays in the L2 cache */
+    NK_GROUP_FLOATS = 1 << 16,   /* accumulators of a group of panels */
+    NK_AHEAD_BYTES = 4096,       /* how far a lone tile reads ahead */
+    NK_FINISH = 8                /* panels rounded and stored together */
 };
 
-/* ---- attention ------------------------------------------------------------------------------------------------------ */
+/* ---- attention ---- */
 enum {
-    NK_KEYS = 16,    /* keys in a widened block */
-    NK_QUERIES = 32, /* (row, head) pairs that share one pass over the keys */
-    NK_CHAINS = 8,   /* chains of the softmax's sum: part of the definition of the result */
+    NK_KEYS = 16,              /* keys in a widened block */
+    NK_QUERIES = 32,           /* (row, head) pairs that share one pass over the keys */
+    NK_CHAINS = 8,             /* chains of the softmax's sum: part of the definition of the result */
     NK_SCORE_DOUBLES = 1 << 17 /* scores of a tile; a single row may need more */
 };
 
-enum { /* PUBLIC: status of nk_attention; attention.py words them */
-    NK_OK = 0,
-    NK_NO_MEMORY = 1,
-    NK_BAD_LENGTH = 2,
-    NK_BAD_PREFIX = 3,
-    NK_BAD_ANCESTORS = 4,
-    NK_BAD_SLOT = 5
-};
+/* PUBLIC: status of nk_attention; attention.py words them */
+enum { NK_OK = 0, NK_NO_MEMORY = 1, NK_BAD_LENGTH = 2, NK_BAD_PREFIX = 3, NK_BAD_ANCESTORS = 4, NK_BAD_SLOT = 5 };
 
-typedef struct { /* PUBLIC: mirrored by attention.py's _Call */
+/* PUBLIC: mirrored by _Call in attention.py */
+typedef struct {
     const void *q, *k, *v;
     void *out;
     const float *sinks;
@@ -73,18 +69,18 @@ typedef struct {
     int64_t step;
 } nk_ahead;
 
-/* ---- what an instruction set provides (isa_*.c) --------------------------------------------------------------------- */
+/* ---- what an instruction set provides (isa_*.c) ---- */
 typedef struct {
     int max_rows; /* rows of x that one linear tile takes */
     /* c[rows][32] = (first ? 0 : c) + x[rows][depth] · w[depth][32], sequential over depth */
     void (*linear_tile)(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
                         nk_ahead ahead);
-    void (*widen)(const uint16_t *from, float *to, int64_t count);                 /* bf16 -> fp32 */
+    void (*widen)(const uint16_t *from, float *to, int64_t count); /* bf16 -> fp32 */
     /* y[columns] = round(c + bias) for one row; its panels lie c_stride floats apart, the last one may be partial */
     void (*finish)(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns);
-    /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes from `count` on hold anything. Prefetches `ahead` more slots. */
-    void (*load_keys)(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead, int64_t dim,
-                      double *kt);
+    /* kt[dim][NK_KEYS] = keys of `count` slots, widened; lanes beyond hold anything; prefetches `ahead` more slots */
+    void (*load_keys)(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
+                      int64_t dim, double *kt);
     /* scores[query][key] for four queries qt[dim][4] and one block of keys */
     void (*score_block)(const double *kt, const double *qt, int64_t dim, double scores[4][NK_KEYS]);
     /* in place: scores -> weights; pads to a multiple of NK_CHAINS; returns the sum of the weights (and the sink's) */
@@ -104,12 +100,12 @@ extern const nk_isa nk_isa_portable;
 extern const nk_isa nk_isa_avx2, nk_isa_avx512;
 #endif
 
-/* ---- threads and scratch (pool.c) ----------------------------------------------------------------------------------- */
+/* ---- threads and scratch (pool.c) ---- */
 typedef void (*nk_task)(void *context, int part, int parts);
 void nk_parallel(int threads, nk_task task, void *context); /* runs every part once, on up to `threads` threads */
 void *nk_scratch(size_t bytes); /* this thread's, 64-byte aligned, kept for the next call; NULL: no memory */
 
-/* ---- bf16 ----------------------------------------------------------------------------------------------------------- */
+/* ---- bf16 ---- */
 NK_INLINE float nk_from_bf16(uint16_t bits) {
     union {
         uint32_t u;

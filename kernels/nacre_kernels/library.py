@@ -1,7 +1,7 @@
 """Finds, loads and checks the compiled library; knows what to say when it is missing.
 
 Rule: nothing here touches a tensor; the modules beside it turn validated tensors into the integers that C sees.
-The library is plain C without Python's API, so loading is `ctypes.CDLL` of the file that setup.py built next to this one.
+The library is plain C without Python's API: loading is `ctypes.CDLL` of the file that setup.py built beside this one.
 """
 
 from __future__ import annotations

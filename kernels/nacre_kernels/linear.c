@@ -60,7 +60,8 @@ NK_PUBLIC void nk_pack(const void *w, int w_type, int64_t depth, int64_t outputs
 }
 
 /* Rows row0..row0+rows of the inputs k0..k0+count, widened to fp32 with stride NK_X_STRIDE. */
-static void widen_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t k0, int64_t count, float *to) {
+static void widen_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t k0, int64_t count,
+                       float *to) {
     for (int64_t r = 0; r < rows; r++) {
         int64_t from = (row0 + r) * c->depth + k0;
         if (c->x_type == NK_BF16)
@@ -70,7 +71,7 @@ static void widen_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t r
     }
 }
 
-/* Row by row over several panels: rows of y are far apart, and short pieces of many rows thrash caches and page tables. */
+/* Row by row over several panels: rows of y are far apart, and short pieces of many rows thrash the caches. */
 static void finish_panels(const nk_isa *isa, const call *c, int64_t first, int64_t last, int64_t row0, int64_t rows,
                           const float *acc) {
     int64_t column = first * NK_PANEL, end = last * NK_PANEL < c->outputs ? last * NK_PANEL : c->outputs;
@@ -82,16 +83,16 @@ static void finish_panels(const nk_isa *isa, const call *c, int64_t first, int64
     }
 }
 
-/* Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. A lone tile prefetches some
- * kilobytes ahead of itself; of several tiles over one panel each fetches its part of the next panel. */
+/* Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. A lone tile prefetches
+ * some kilobytes ahead of itself; of several tiles over one panel each fetches its part of the next panel. */
 static nk_ahead ahead_of(const char *w, int64_t panel_bytes, int64_t row_bytes, int64_t tile, int64_t tiles) {
     if (tiles == 1) return (nk_ahead){w + NK_AHEAD_BYTES, row_bytes};
     return (nk_ahead){w + panel_bytes + panel_bytes * tile / tiles, row_bytes / tiles};
 }
 
 /* One chunk of rows against panels first..last: all depth, in order. */
-static void run_group(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t first, int64_t last, float *x,
-                      float *acc) {
+static void run_group(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t first, int64_t last,
+                      float *x, float *acc) {
     int64_t row_bytes = NK_PANEL * (int64_t)element_bytes(c->w_type);
     int64_t tiles = (rows + isa->max_rows - 1) / isa->max_rows;
     for (int64_t k0 = 0; k0 < c->depth; k0 += NK_DEPTH) {
@@ -120,8 +121,8 @@ static void run_share(void *context, int part, int parts) {
     const nk_isa *isa = nk_current_isa();
     int64_t begin = c->panels * part / parts, end = c->panels * (part + 1) / parts;
     int64_t chunks = (c->rows + NK_ROWS - 1) / NK_ROWS, chunk = (c->rows + chunks - 1) / chunks;
-    int64_t group = NK_GROUP_FLOATS / (chunk * NK_PANEL);
-    if (begin == end) return;
+    int64_t most = NK_GROUP_FLOATS / (chunk * NK_PANEL), group = end - begin < most ? end - begin : most;
+    if (group == 0) return;
     float *x = nk_scratch((size_t)(chunk * NK_X_STRIDE + group * chunk * NK_PANEL) * sizeof(float));
     if (!x) {
         atomic_store(&c->failed, 1);
@@ -136,8 +137,8 @@ static void run_share(void *context, int part, int parts) {
     }
 }
 
-NK_PUBLIC int nk_linear(const void *x, int x_type, const void *packed, int w_type, const float *bias, void *y, int64_t rows,
-                        int64_t depth, int64_t outputs, int threads) {
+NK_PUBLIC int nk_linear(const void *x, int x_type, const void *packed, int w_type, const float *bias, void *y,
+                        int64_t rows, int64_t depth, int64_t outputs, int threads) {
     call c = {x, packed, bias, y, x_type, w_type, rows, depth, outputs, panels_of(outputs), 0};
     if (rows > 0) nk_parallel(threads, run_share, &c);
     return atomic_load(&c.failed);

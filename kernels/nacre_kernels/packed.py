@@ -1,10 +1,11 @@
 """Linear layers with packed weights whose rows never depend on one another.
 
 Rule: y[m, n] = round(fma chain over k = 0..K-1 of x[m, k] · w[n, k], in fp32, + bias[n]); bf16 is widened exactly. One
-accumulator per output in one order, so the bits are the same for any number of rows, tile, thread count and instruction set.
+accumulator per output in one order: the bits are the same for any number of rows, tile, threads and instruction set.
 
-Weights lie in panels of 32 outputs, so that one pass over memory serves all rows; bf16 stays bf16 in memory. fp32 weights
-that bf16 can hold exactly (a bf16 checkpoint loaded in fp32) are stored as bf16 too: half the bytes, the same bits.
+Weights lie in panels of 32 outputs, so that one pass over memory serves all rows; bf16 stays bf16 in memory. fp32
+weights that bf16 can hold exactly (a bf16 checkpoint loaded in fp32) are stored as bf16 too: half the bytes, the same
+bits.
 """
 
 from __future__ import annotations
@@ -131,9 +132,8 @@ class PackedLinear(torch.nn.Module):
         return out
 
     def extra_repr(self) -> str:
-        how = "packed" if self.is_packed else "reference"
-        bias = self._bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, {self.weight_dtype}, {how}"
+        shape = f"in_features={self.in_features}, out_features={self.out_features}, bias={self._bias is not None}"
+        return f"{shape}, {self.weight_dtype}, {'packed' if self.is_packed else 'reference'}"
 
 
 @dataclass(frozen=True, slots=True)

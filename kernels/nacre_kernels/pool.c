@@ -1,8 +1,8 @@
 /* Worker threads, per-thread scratch memory and a known floating-point mode.
  *
- * Rule: results do not depend on any of this; a task's parts are independent. One call at a time uses the workers; a second
- * caller that comes meanwhile runs all its parts itself. Workers exist from the first call that asks for more than one thread
- * and die with the process; after a fork the child starts with none.
+ * Rule: results do not depend on any of this; a task's parts are independent. One call at a time uses the workers; a
+ * second caller that comes meanwhile runs all its parts itself. Workers exist from the first call that asks for more
+ * than one thread and die with the process; after a fork the child starts with none.
  */
 #include "kernels.h"
 
@@ -124,7 +124,7 @@ void nk_parallel(int threads, nk_task task, void *context) {
     pthread_mutex_unlock(&owner);
 }
 
-/* ---- scratch -------------------------------------------------------------------------------------------------------- */
+/* ---- scratch ---- */
 typedef struct {
     void *memory;
     size_t bytes;

@@ -3,9 +3,9 @@
 Used where the C library is missing and on other devices, and by the tests as the truth. How close the twins are:
 
 - attention: both accumulate in fp64 and round once; they differ at most in the last bit of a rare element.
-- linear: the kernel accumulates sequentially in fp32, this one in fp64; they differ in the last bits. It is independent of
-  the number of rows in practice (a change of order in fp64 almost never survives the final rounding), not by construction.
-- row-wise ops: fp64 inside, one rounding; at most the last bit of a rare element.
+- linear: the kernel accumulates sequentially in fp32, this one in fp64; they differ in the last bits. It is independent
+  of the number of rows in practice (a change of order in fp64 almost never survives the final rounding), not by
+  construction.
 """
 
 from __future__ import annotations
@@ -62,24 +62,3 @@ def paged_tree_attention(
         weights = torch.softmax(scores, dim=1)[:, : slots.numel()]
         out[row] = round_once(torch.einsum("hk,khv->hv", weights, values), q.dtype)
     return out
-
-
-def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float, weight_offset: float) -> torch.Tensor:
-    """x [..., dim] -> x / sqrt(mean(x²) + eps), rounded to x's dtype, then times (weight_offset + weight), rounded."""
-    wide = x.double()
-    normed = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
-    if weight is None:
-        return round_once(normed, x.dtype)
-    factor = weight.double() + weight_offset
-    return round_once(round_once(normed, x.dtype).double() * factor, x.dtype)
-
-
-def gated_activation(gate: torch.Tensor, up: torch.Tensor | None, kind: str) -> torch.Tensor:
-    """act(gate) rounded to gate's dtype, times `up` (if there is one), rounded; kind: silu, gelu, gelu_tanh."""
-    wide = gate.double()
-    if kind == "silu":
-        wide = wide * torch.sigmoid(wide)
-    else:
-        wide = torch.nn.functional.gelu(wide, approximate="tanh" if kind == "gelu_tanh" else "none")
-    acted = round_once(wide, gate.dtype)
-    return acted if up is None else round_once(acted.double() * up.double(), gate.dtype)

@@ -2,7 +2,8 @@
  *
  * The including file defines NK_TARGET, types VF (WF floats) and VD (WD doubles), the vf_ and vd_ functions used below,
  * NK_TILE_ROWS and NK_WHOLE_ROWS (most rows in a linear tile, and most for which it takes all 32 outputs at once),
- * NK_SCORE_QUERIES, NK_VALUE_VECTORS, and transpose_words. Vectors run across outputs, so WF and WD never show in a result.
+ * NK_SCORE_QUERIES, NK_VALUE_VECTORS, and transpose_words. Vectors run across outputs, so WF and WD never show in a
+ * result.
  */
 #include "kernels.h"
 
@@ -10,9 +11,9 @@
 #include <string.h>
 
 #define UNROLL _Pragma("GCC unroll 16")
-#define HOT NK_INLINE NK_TARGET
+#define HOT    NK_INLINE NK_TARGET
 
-/* ---- linear --------------------------------------------------------------------------------------------------------- */
+/* ---- linear ---- */
 
 enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
 
@@ -21,8 +22,10 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
               int first, nk_ahead ahead) {
     VF acc[NK_TILE_ROWS][2 * SUBS];
     const size_t step = w_type == NK_BF16 ? NK_PANEL * 2 : NK_PANEL * 4;
-    UNROLL for (int m = 0; m < rows; m++) {
-        UNROLL for (int s = 0; s < subs; s++) {
+    UNROLL
+    for (int m = 0; m < rows; m++) {
+        UNROLL
+        for (int s = 0; s < subs; s++) {
             acc[m][2 * s] = first ? vf_set1(0.0f) : vf_load(c + m * NK_PANEL + s * WF);
             acc[m][2 * s + 1] = first ? vf_set1(0.0f) : vf_load(c + m * NK_PANEL + HALF + s * WF);
         }
@@ -32,7 +35,8 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
         __builtin_prefetch(ahead.from, 0, 3);
         if (w_type == NK_F32) __builtin_prefetch(ahead.from + 64, 0, 3);
         ahead.from += ahead.step;
-        UNROLL for (int s = 0; s < subs; s++) {
+        UNROLL
+        for (int s = 0; s < subs; s++) {
             VF low, high;
             if (w_type == NK_BF16) {
                 vf_load_pairs((const uint32_t *)p + s * WF, &low, &high);
@@ -40,15 +44,18 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
                 low = vf_load((const float *)p + s * WF);
                 high = vf_load((const float *)p + HALF + s * WF);
             }
-            UNROLL for (int m = 0; m < rows; m++) {
+            UNROLL
+            for (int m = 0; m < rows; m++) {
                 VF value = vf_set1(x[m * NK_X_STRIDE + k]);
                 acc[m][2 * s] = vf_fma(value, low, acc[m][2 * s]);
                 acc[m][2 * s + 1] = vf_fma(value, high, acc[m][2 * s + 1]);
             }
         }
     }
-    UNROLL for (int m = 0; m < rows; m++) {
-        UNROLL for (int s = 0; s < subs; s++) {
+    UNROLL
+    for (int m = 0; m < rows; m++) {
+        UNROLL
+        for (int s = 0; s < subs; s++) {
             vf_store(c + m * NK_PANEL + s * WF, acc[m][2 * s]);
             vf_store(c + m * NK_PANEL + HALF + s * WF, acc[m][2 * s + 1]);
         }
@@ -68,23 +75,34 @@ HOT void tile_of(const int rows, const int w_type, const float *x, const void *w
     }
 }
 
-#define TILE(R)                                                                                                         \
-    case R:                                                                                                             \
-        if (w_type == NK_BF16)                                                                                          \
-            tile_of(R, NK_BF16, x, w, depth, c, first, ahead);                                                                 \
-        else                                                                                                            \
-            tile_of(R, NK_F32, x, w, depth, c, first, ahead);                                                                  \
-        break;
+#define TILE(R)                                                                                                        \
+    case R:                                                                                                            \
+        if (w_type == NK_BF16)                                                                                         \
+            tile_of(R, NK_BF16, x, w, depth, c, first, ahead);                                                         \
+        else                                                                                                           \
+            tile_of(R, NK_F32, x, w, depth, c, first, ahead);                                                          \
+        break
 
-NK_TARGET static void linear_tile(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
-                                  nk_ahead ahead) {
+NK_TARGET static void linear_tile(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c,
+                                  int first, nk_ahead ahead) {
     switch (rows) {
-        TILE(1) TILE(2) TILE(3) TILE(4)
+        TILE(1);
+        TILE(2);
+        TILE(3);
+        TILE(4);
 #if NK_TILE_ROWS > 4
-        TILE(5) TILE(6)
+        TILE(5);
+        TILE(6);
 #endif
 #if NK_TILE_ROWS > 6
-        TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+        TILE(7);
+        TILE(8);
+        TILE(9);
+        TILE(10);
+        TILE(11);
+        TILE(12);
+        TILE(13);
+        TILE(14);
 #endif
     }
 }
@@ -119,14 +137,15 @@ HOT void finish_as(const int y_type, const float *c, int64_t c_stride, const flo
     }
 }
 
-NK_TARGET static void finish(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns) {
+NK_TARGET static void finish(const float *c, int64_t c_stride, const float *bias, void *y, int y_type,
+                             int64_t columns) {
     if (y_type == NK_BF16)
         finish_as(NK_BF16, c, c_stride, bias, y, columns);
     else
         finish_as(NK_F32, c, c_stride, bias, y, columns);
 }
 
-/* ---- attention ------------------------------------------------------------------------------------------------------ */
+/* ---- attention ---- */
 
 HOT void prefetch_rows(const void *rows, int type, int64_t slot_stride, const int32_t *slots, int count, int64_t dim) {
     size_t size = type == NK_BF16 ? 2 : 4;
@@ -138,11 +157,12 @@ HOT void prefetch_rows(const void *rows, int type, int64_t slot_stride, const in
 
 /* One dimension of a block of keys, widened: kt[key] = words[key] as floats. */
 HOT void widen_keys(const float *keys, double *kt) {
-    UNROLL for (int i = 0; i < NK_KEYS; i += WD) vd_store(kt + i, vd_load_f32(keys + i));
+    UNROLL
+    for (int i = 0; i < NK_KEYS; i += WD) vd_store(kt + i, vd_load_f32(keys + i));
 }
 
-NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
-                                int64_t dim, double *kt) {
+NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride, const int32_t *slots, int count,
+                                int ahead, int64_t dim, double *kt) {
     size_t size = type == NK_BF16 ? 2 : 4;
     const char *rows[NK_KEYS]; /* beyond the last key its row is read again */
     union {
@@ -158,7 +178,8 @@ NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride,
         for (; d + 8 <= dim; d += 8) {
             transpose_words(rows, (size_t)d * 2, turned.words);
             for (int w = 0; w < 4; w++) {
-                UNROLL for (int i = 0; i < NK_KEYS; i += WF) {
+                UNROLL
+                for (int i = 0; i < NK_KEYS; i += WF) {
                     VF low, high;
                     vf_load_pairs(turned.words[w] + i, &low, &high);
                     vf_store(split[0] + i, low);
@@ -185,32 +206,37 @@ NK_TARGET static void score_block(const double *kt, const double *qt, int64_t di
     enum { VECTORS = NK_KEYS / WD };
     for (int q0 = 0; q0 < 4; q0 += NK_SCORE_QUERIES) {
         VD acc[NK_SCORE_QUERIES][VECTORS];
-        UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++)
-            UNROLL for (int i = 0; i < VECTORS; i++) acc[q][i] = vd_set1(0.0);
+        UNROLL
+        for (int q = 0; q < NK_SCORE_QUERIES; q++) UNROLL
+        for (int i = 0; i < VECTORS; i++) acc[q][i] = vd_set1(0.0);
         for (int64_t d = 0; d < dim; d++) {
-            UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++) {
+            UNROLL
+            for (int q = 0; q < NK_SCORE_QUERIES; q++) {
                 VD value = vd_set1(qt[d * 4 + q0 + q]);
-                UNROLL for (int i = 0; i < VECTORS; i++)
+                UNROLL
+                for (int i = 0; i < VECTORS; i++)
                     acc[q][i] = vd_fma(value, vd_load(kt + d * NK_KEYS + i * WD), acc[q][i]);
             }
         }
-        UNROLL for (int q = 0; q < NK_SCORE_QUERIES; q++)
-            UNROLL for (int i = 0; i < VECTORS; i++) vd_store(scores[q0 + q] + i * WD, acc[q][i]);
+        UNROLL
+        for (int q = 0; q < NK_SCORE_QUERIES; q++) UNROLL
+        for (int i = 0; i < VECTORS; i++) vd_store(scores[q0 + q] + i * WD, acc[q][i]);
     }
 }
 
 /* exp(x) for x <= 0: 2^n · e^r, |r| <= ln 2 / 2, Taylor to r^13 (error below 1e-17); 0 below -708; NaN stays NaN. */
 HOT VD exp_of(VD x) {
-    static const double inverse_factorials[14] = {1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040,
-                                                  1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800,
-                                                  1.0 / 479001600, 1.0 / 6227020800.0};
+    static const double inverse_factorials[14] = {
+        1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0};
     const VD shifter = vd_set1(0x1.8p52); /* adding it rounds to an integer, which then lies in the low bits */
     VD shifted = vd_fma(x, vd_set1(0x1.71547652b82fep+0), shifter);
     VD n = vd_sub(shifted, shifter);
     VD r = vd_fma(n, vd_set1(-0x1.62e42fefa39efp-1), x);
     r = vd_fma(n, vd_set1(-0x1.abc9e3b39803fp-56), r);
     VD sum = vd_set1(inverse_factorials[13]);
-    UNROLL for (int i = 12; i >= 0; i--) sum = vd_fma(sum, r, vd_set1(inverse_factorials[i]));
+    UNROLL
+    for (int i = 12; i >= 0; i--) sum = vd_fma(sum, r, vd_set1(inverse_factorials[i]));
     return vd_zero_where_below(x, -708.0, vd_scale_by_low_bits(sum, shifted));
 }
 
@@ -227,27 +253,34 @@ NK_TARGET static double softmax(double *scores, int64_t count, double scale, dou
     VD lanes[VECTORS];
     double part[NK_CHAINS], largest = sink ? (double)*sink : -INFINITY;
     for (int64_t i = count; i % NK_CHAINS; i++) scores[i] = -INFINITY;
-    UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(largest);
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(largest);
     for (int64_t j = 0; j < count; j += NK_CHAINS) {
-        UNROLL for (int i = 0; i < VECTORS; i++) {
+        UNROLL
+        for (int i = 0; i < VECTORS; i++) {
             VD s = vd_mul(vd_load(scores + j + i * WD), vd_set1(scale));
             if (softcap > 0.0) s = cap_of(s, softcap);
             vd_store(scores + j + i * WD, s);
         }
         for (int64_t i = count; i < j + NK_CHAINS; i++) scores[i] = -INFINITY; /* a cap or scale moved the padding */
-        UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_max(lanes[i], vd_load(scores + j + i * WD));
+        UNROLL
+        for (int i = 0; i < VECTORS; i++) lanes[i] = vd_max(lanes[i], vd_load(scores + j + i * WD));
     }
-    UNROLL for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
     for (int i = 0; i < NK_CHAINS; i++) largest = part[i] > largest ? part[i] : largest;
-    UNROLL for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(0.0);
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) lanes[i] = vd_set1(0.0);
     for (int64_t j = 0; j < count; j += NK_CHAINS) {
-        UNROLL for (int i = 0; i < VECTORS; i++) {
+        UNROLL
+        for (int i = 0; i < VECTORS; i++) {
             VD weight = exp_of(vd_sub(vd_load(scores + j + i * WD), vd_set1(largest)));
             vd_store(scores + j + i * WD, weight);
             lanes[i] = vd_add(lanes[i], weight);
         }
     }
-    UNROLL for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, lanes[i]);
     double sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
     if (sink) {
         vd_store(part, exp_of(vd_set1((double)*sink - largest)));
@@ -256,8 +289,8 @@ NK_TARGET static double softmax(double *scores, int64_t count, double scale, dou
     return sum;
 }
 
-NK_TARGET static void load_values(const void *values, int type, int64_t slot_stride, const int32_t *slots, int count, int ahead,
-                                  int64_t value_dim, double *vb) {
+NK_TARGET static void load_values(const void *values, int type, int64_t slot_stride, const int32_t *slots, int count,
+                                  int ahead, int64_t value_dim, double *vb) {
     int64_t padded = (value_dim + NK_CHAINS - 1) / NK_CHAINS * NK_CHAINS;
     prefetch_rows(values, type, slot_stride, slots + count, ahead, value_dim);
     for (int j = 0; j < count; j++, vb += padded) {
@@ -277,16 +310,20 @@ NK_TARGET static void load_values(const void *values, int type, int64_t slot_str
 HOT void add_columns(const int queries, const int vectors, const double *vb, int count, int64_t padded_dim,
                      const double *weights, int64_t weight_stride, double *acc) {
     VD sums[8][8];
-    UNROLL for (int q = 0; q < queries; q++)
-        UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_load(acc + q * padded_dim + i * WD);
+    UNROLL
+    for (int q = 0; q < queries; q++) UNROLL
+    for (int i = 0; i < vectors; i++) sums[q][i] = vd_load(acc + q * padded_dim + i * WD);
     for (int j = 0; j < count; j++, vb += padded_dim) {
-        UNROLL for (int q = 0; q < queries; q++) {
+        UNROLL
+        for (int q = 0; q < queries; q++) {
             VD weight = vd_set1(weights[q * weight_stride + j]);
-            UNROLL for (int i = 0; i < vectors; i++) sums[q][i] = vd_fma(weight, vd_load(vb + i * WD), sums[q][i]);
+            UNROLL
+            for (int i = 0; i < vectors; i++) sums[q][i] = vd_fma(weight, vd_load(vb + i * WD), sums[q][i]);
         }
     }
-    UNROLL for (int q = 0; q < queries; q++)
-        UNROLL for (int i = 0; i < vectors; i++) vd_store(acc + q * padded_dim + i * WD, sums[q][i]);
+    UNROLL
+    for (int q = 0; q < queries; q++) UNROLL
+    for (int i = 0; i < vectors; i++) vd_store(acc + q * padded_dim + i * WD, sums[q][i]);
 }
 
 HOT void add_all(const int queries, const double *vb, int count, int64_t padded_dim, const double *weights,
@@ -299,16 +336,25 @@ HOT void add_all(const int queries, const double *vb, int count, int64_t padded_
         add_columns(queries, 1, vb + column, count, padded_dim, weights, weight_stride, acc + column);
 }
 
-#define ADD(Q)                                                                                                          \
-    case Q:                                                                                                             \
-        add_all(Q, vb, count, padded_dim, weights, weight_stride, acc);                                                 \
-        break;
+#define ADD(Q)                                                                                                         \
+    case Q:                                                                                                            \
+        add_all(Q, vb, count, padded_dim, weights, weight_stride, acc);                                                \
+        break
 
-NK_TARGET static void add_values(const double *vb, int count, int64_t padded_dim, const double *weights, int64_t weight_stride,
-                                 double *acc, int queries) {
-    switch (queries) { ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) }
+NK_TARGET static void add_values(const double *vb, int count, int64_t padded_dim, const double *weights,
+                                 int64_t weight_stride, double *acc, int queries) {
+    switch (queries) {
+        ADD(1);
+        ADD(2);
+        ADD(3);
+        ADD(4);
+        ADD(5);
+        ADD(6);
+        ADD(7);
+        ADD(8);
+    }
 }
 
-#define NK_DEFINE_ISA(NAME)                                                                                             \
-    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen, finish, load_keys, score_block, softmax,          \
-                         load_values, add_values};
+#define NK_DEFINE_ISA(NAME)                                                                                            \
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,       finish,    load_keys,                                 \
+                         score_block,  softmax,     load_values, add_values};

@@ -62,9 +62,10 @@ def demo(
     from nacre.runtime.processes import run_until_signalled
 
     count = prompts or (QUICK_PROMPTS if quick else PROMPTS)
+    model = _target(target, parameters)
     texts = tuple(_held_out_prompts(count + 1))
     wanted = DemoOptions(
-        target=_target(target, parameters),
+        target=model,
         draft=draft,
         dtype=dtype,
         device=device,

@@ -92,17 +92,19 @@ async def _generate(
     address: str, prompt: str, request: dict[str, Any], count: int, here: _Here | None, as_json: bool
 ) -> None:
     from nacre.cli.output import print_json
-    from nacre.client import AsyncClient
+    from nacre.client import AsyncClient, Retry
     from nacre.errors import InvalidArgument
 
     _check_address(address)
     if not prompt:
         raise InvalidArgument("the prompt is empty; give at least one character")
+    # Once connected, a generation outlives a lost connection; but whoever names a wrong address should hear it at once.
+    async with AsyncClient(address, retry=Retry(attempts=0)) as first:
+        model = await first.model()
+    request["sampling"].validate(model.vocab_size)
     async with AsyncClient(address, **(here.client_options if here else {})) as client:
-        vocabulary = await client.vocabulary()
         if here is not None:
-            here.check(vocabulary.fingerprint)
-        request["sampling"].validate((await client.model()).vocab_size)
+            here.check((await client.vocabulary()).fingerprint)
         done: list[Generation] = []
         for index in range(count):
             # All completions of one prompt share a seed: the first one's, where none was given.

@@ -173,6 +173,10 @@ def _tensors(file: Path) -> dict[str, Any]:
             if size > MAX_HEADER_BYTES:
                 raise ValueError(f"header of {size} bytes")
             header: dict[str, Any] = json.loads(stream.read(size))
-    except (OSError, ValueError, struct.error) as error:
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        whole = 8 + size + max(ends)
+        if whole != file.stat().st_size:
+            raise ValueError(f"{file.stat().st_size} bytes instead of {whole}")
+    except (OSError, ValueError, KeyError, IndexError, TypeError, struct.error) as error:
         raise FailedPrecondition(f"the weights in {file} are corrupt ({error}); fetch them again") from None
     return header

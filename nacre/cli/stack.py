@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nacre.cli.model_files import resolve
+from nacre.drafting import KNOWN_METHODS, proposer_class
 from nacre.errors import InvalidArgument, NacreError, Unavailable
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.runtime.processes import Child, ChildSpec, Processes, with_flag
@@ -110,10 +111,20 @@ def drafter_spec(options: StackOptions, number: int = 1) -> ChildSpec:
         log_level=options.log_level,
     )
     settings = load_settings(DrafterSettings, "drafter", arguments).settings
+    if settings.method not in KNOWN_METHODS:
+        proposer_class(settings.method)  # a third party's, or an error
     spec = ChildSpec(_numbered("drafter", number, options.drafters), "drafter_service", arguments)
     if settings.method == "model":
         spec = with_flag(spec, "--draft", resolve(settings.draft))
     return _on_cores(spec, options.drafter_cores)
+
+
+def check(options: StackOptions) -> None:
+    """Raises InvalidArgument for what can be known to be wrong before anything is started."""
+    verifier_spec(options)
+    drafter_spec(options)
+    for flag, port in (("--http-port", options.http_port), ("--grpc-port", options.grpc_port)):
+        check_port_free(flag, port)
 
 
 async def start_stack(
@@ -126,8 +137,6 @@ async def start_stack(
     """Starts everything and returns once the gateway serves the model. Raises NacreError; `resources` holds proxies."""
     verifiers = [verifier_spec(options, number) for number in range(1, options.verifiers + 1)]
     drafters = [drafter_spec(options, number) for number in range(1, options.drafters + 1)]
-    for flag, port in (("--http-port", options.http_port), ("--grpc-port", options.grpc_port)):
-        check_port_free(flag, port)
     stack = Stack()
 
     async def start(spec: ChildSpec) -> Child:
@@ -163,11 +172,14 @@ async def start_stack(
 
 async def until_served(address: str) -> None:
     """Returns once `address` answers with a model. Raises Unavailable after a minute."""
-    from nacre.client import AsyncClient
+    from nacre.client import AsyncClient, Retry
 
     told = "it did not answer"
     try:
-        async with AsyncClient(address, timeout_s=5.0) as client, asyncio.timeout(GATEWAY_TIMEOUT_S):
+        async with (
+            AsyncClient(address, retry=Retry(attempts=0), timeout_s=5.0) as client,
+            asyncio.timeout(GATEWAY_TIMEOUT_S),
+        ):
             while True:
                 try:
                     await client.model()

@@ -73,8 +73,10 @@ def up(
 
 async def _serve(wanted: StackOptions, as_json: bool) -> None:
     from nacre.cli.output import note, print_json
-    from nacre.cli.stack import start_stack
+    from nacre.cli.stack import check, start_stack
     from nacre.runtime.processes import Processes
+
+    check(wanted)
 
     stopping = False
 

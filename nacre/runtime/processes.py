@@ -146,7 +146,7 @@ class Child:
         assert self._process.stderr is not None
         async for line in _lines(self._process.stderr):
             self.tail.append(line)
-            if on_line is not None:
+            if on_line is not None and not _OWN_NAME.match(line):  # its last words are told by `failure`, once
                 on_line(self.name, line)
 
 

@@ -68,7 +68,7 @@ FULL = Scale(
     prompt_tokens=96,
     continuation=96,
     target_steps=1010,
-    draft_steps=500,
+    draft_steps=750,
 )
 # Everything the full recipe does, small enough to try the machinery: its models are of no use.
 QUICK = Scale(
@@ -120,7 +120,8 @@ def train_demo_pair(
 
     `resume=False` refuses an `out` that already holds a run. `stop_after` ends each unfinished stage at
     that step and returns None: calling again continues. The default step counts are those of the bundled
-    pair (about 35 minutes a stage on two cores).
+    pair (about half an hour a stage on two cores). Raises FailedPrecondition where the interpreter comes
+    without its library's source, or where `out` holds a run with another plan.
     """
     scale = QUICK if quick else FULL
     target_steps = _checked("target_steps", target_steps, scale.target_steps)
@@ -154,6 +155,8 @@ class _Run:
         modules = standard_library()
         self._train = [module for module in modules if not module.held_out][: scale.module_limit]
         self._held_out = [module for module in modules if module.held_out][: scale.module_limit]
+        if not self._train or not self._held_out:
+            raise FailedPrecondition("this interpreter has no standard library source to train on; use another")
         self._tokenizer = self._make_tokenizer()
         self._stream = token_stream(self._tokenizer, self._train, seed)
         self._unseen = token_stream(self._tokenizer, self._held_out, None)

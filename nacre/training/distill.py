@@ -35,7 +35,7 @@ class Recipe:
     """Where the text comes from. A chunk is `chunk_rows` sequences of `length` tokens, written at once."""
 
     phases: tuple[Phase, ...] = (Phase(0.5, 256, 12), Phase(0.9, 512, 6), Phase(1.0, 1024, 4))
-    chunks: int = 10
+    chunks: int = 16
     chunk_rows: int = 64
     length: int = 512
     prompt_lengths: tuple[int, ...] = (16, 64, 160)

@@ -222,6 +222,30 @@ def test_a_path_is_committed_by_editing_the_table_and_copies_no_slot() -> None:
     assert pool.use().free_slots == 32 - 5
 
 
+def test_all_descendants_of_the_new_tip_stay_with_their_paths_and_all_others_go() -> None:
+    pool = KvPool(32, 8)
+    me = pool.open("a", ())
+    pool.reserve([RowBlock(me, (1, 2, 3, 4, 5, 6, 7), (TIP, 0, 1, 2, 2, 0, TIP))])
+    slot = {row_id: row.path[-1] for row_id, row in pool.held(me).rows.items()}
+    pool.advance(me, [0, 1])
+    rows = pool.held(me).rows
+    assert {row_id: row.parent for row_id, row in rows.items()} == {2: TIP, 3: 2, 4: 2}
+    assert rows[4].path == (slot[2], slot[4])
+    assert pool.use().free_slots == 32 - 5
+    pool.advance(me, [2, 4])
+    assert pool.held(me).tokens[:4].tolist() == [1, 2, 3, 5]
+    assert pool.held(me).rows == {}
+
+
+def test_a_sequence_is_never_evicted_for_its_own_pass() -> None:
+    pool = KvPool(40, 8)
+    oldest, newer = pool.open("a", ()), pool.open("b", ())
+    commit(pool, oldest, (1,) * 10)
+    commit(pool, newer, (1,) * 10)
+    commit(pool, oldest, (2,) * 25)
+    assert [pool.held(sequence).length for sequence in (oldest, newer)] == [35, 0]
+
+
 def test_advance_refuses_what_is_no_path_from_the_tip_and_changes_nothing() -> None:
     pool = KvPool(32, 8)
     me = pool.open("a", ())

@@ -19,7 +19,7 @@ from gateway.settings import GatewaySettings
 from nacre.v1 import verifier_pb2_grpc
 from tests.gateway.fake_verifier import FakeDrafter, FakeVerifier
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def settings_for(

@@ -275,6 +275,7 @@ class Guesser:
                     self.reanchored += 1
                     self.machine.reanchored(Reanchor(event.reanchor.position))
                 case "finished":
+                    await self.call.done_writing()
                     return
             await self.send()
 

@@ -1,4 +1,4 @@
-"""A packed layer's row is one fixed fma chain per output: bits never depend on rows, tiles, threads or instruction set."""
+"""A packed layer's row is one fixed fma chain per output: rows, tiles, threads, instruction sets change no bit."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_callers_on_several_threads_do_not_disturb_each_other() -> None:
 
 
 def test_every_output_is_the_sequential_chain_over_the_inputs(isas: tuple[str, ...]) -> None:
-    # bf16 products and their sum with an fp32 accumulator are exact in fp64 at these magnitudes, so rounding the fp64 sum
-    # to fp32 once is a fused multiply-add.
+    # bf16 products and their sum with an fp32 accumulator are exact in fp64 at these magnitudes, so rounding the fp64
+    # sum to fp32 once is a fused multiply-add.
     layer = make_layer(37, 600, BF16)
     x = rows_of(6, 600, BF16)
     wide_x, wide_w = x.double().numpy(), layer.weight.double().numpy()

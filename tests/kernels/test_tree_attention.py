@@ -158,7 +158,9 @@ def test_committed_prefix_and_tree_ancestors_are_the_same_keys(case: Case) -> No
     world = make_world(case)
     expected = world.attend()
     for moved in (0, 1, 5, 30):  # the last `moved` committed slots come in as ancestors instead
-        rows = [(sequence, world.prefixes[sequence][-moved:] + path if moved else path) for sequence, path in world.rows]
+        rows = [
+            (sequence, world.prefixes[sequence][-moved:] + path if moved else path) for sequence, path in world.rows
+        ]
         prefixes = [prefix[:-moved] if moved else prefix for prefix in world.prefixes]
         plan = AttentionPlan.from_lists(prefixes, rows)
         assert torch.equal(paged_tree_attention(world.q, world.k, world.v, plan, **world.options), expected)
@@ -197,11 +199,22 @@ def test_a_prompt_in_chunks_of_any_size_equals_token_by_token(case: Case, isas: 
             out.append(paged_tree_attention(queries[start : start + chunk], world.k, world.v, plan, **world.options))
         return torch.cat(out)
 
+    def prefill_as_growing_prefixes(chunk: int) -> torch.Tensor:
+        out = []
+        for start in range(0, length, chunk):
+            count = min(chunk, length - start)
+            nothing = int32(*[0] * count)
+            grown = int32(*range(start + 1, start + count + 1))
+            plan = AttentionPlan(nothing, grown, nothing, nothing, int32(*slots), int32())
+            out.append(paged_tree_attention(queries[start : start + count], world.k, world.v, plan, **world.options))
+        return torch.cat(out)
+
     one_by_one = prefill(1)
     for isa in isas:
         library.set_isa(isa)
         for chunk in (2, 7, 16, 33, length):
             assert torch.equal(prefill(chunk), one_by_one), (isa, chunk)
+            assert torch.equal(prefill_as_growing_prefixes(chunk), one_by_one), (isa, chunk)
 
 
 def test_long_rows_that_change_the_tiling_keep_their_bits() -> None:
@@ -322,7 +335,10 @@ def plan_of(**changes: torch.Tensor) -> AttentionPlan:
         ({"prefix_length": int32(2, 3)}, r"plan row 1: its prefix stretch ends at 3, outside prefix_slots \[0, 2\)"),
         ({"prefix_offset": int32(-1, 0)}, r"plan row 0: its prefix stretch ends at 1, outside"),
         ({"prefix_length": int32(-2, 2)}, r"plan row 0: its prefix stretch"),
-        ({"ancestor_offset": int32(0, 2)}, r"plan row 1: its ancestor stretch ends at 3, outside ancestor_slots \[0, 2\)"),
+        (
+            {"ancestor_offset": int32(0, 2)},
+            r"plan row 1: its ancestor stretch ends at 3, outside ancestor_slots \[0, 2\)",
+        ),
         ({"ancestor_length": int32(-1, 1)}, r"plan row 0: its ancestor stretch"),
         ({"prefix_length": int32(0, 2), "ancestor_length": int32(0, 1)}, "plan row 0 sees 0 keys"),
         ({"prefix_length": int32(2**31 - 1, 2)}, "plan row 0: its prefix stretch ends at 2147483647"),
@@ -340,7 +356,7 @@ def test_a_plan_that_points_outside_is_refused_before_memory_is_touched(
 def test_plans_of_a_wrong_kind_are_refused() -> None:
     with pytest.raises(TypeError, match=r"plan.prefix_slots is torch.int64 of shape \(2,\); it must be 1-D int32"):
         plan_of(prefix_slots=torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="plan.ancestor_length has 3 rows, plan.prefix_offset has 2"):
+    with pytest.raises(ValueError, match=r"plan\.ancestor_length has 3 rows, plan.prefix_offset has 2"):
         plan_of(ancestor_length=int32(1, 1, 1))
     with pytest.raises(ValueError, match="contiguous CPU tensor"):
         plan_of(prefix_slots=int32(0, 5, 1, 5)[::2])
@@ -355,7 +371,12 @@ def test_plans_of_a_wrong_kind_are_refused() -> None:
         ({"q": torch.zeros(3, 2, 4)}, {}, ValueError, "q has 3 rows, the plan 2"),
         ({"v_pool": torch.zeros(5, 1, 4)}, {}, ValueError, "shapes do not fit"),
         ({"v_pool": torch.zeros(4, 2, 4)}, {}, ValueError, "shapes do not fit"),
-        ({"k_pool": torch.zeros(4, 3, 4), "v_pool": torch.zeros(4, 3, 4)}, {}, ValueError, "2 query heads cannot share 3"),
+        (
+            {"k_pool": torch.zeros(4, 3, 4), "v_pool": torch.zeros(4, 3, 4)},
+            {},
+            ValueError,
+            "2 query heads cannot share 3",
+        ),
         ({"k_pool": torch.zeros(4, 0, 4), "v_pool": torch.zeros(4, 0, 4)}, {}, ValueError, "cannot share 0 key heads"),
         ({"v_pool": torch.zeros(4, 1, 1025)}, {}, ValueError, "head dimensions are 4 and 1025"),
         ({"q": torch.zeros(2, 4, 2).transpose(1, 2)}, {}, ValueError, "strides"),

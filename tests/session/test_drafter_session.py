@@ -173,7 +173,7 @@ def test_a_repeated_commit_changes_nothing_and_an_overlapping_one_adds_what_is_n
 
 def test_a_commit_after_a_gap_says_join_again() -> None:
     session = opened()
-    with pytest.raises(FailedPrecondition, match="starts at position 4 but only 3 tokens are known: join again"):
+    with pytest.raises(FailedPrecondition, match="starts at position 4 but 3 tokens are known: join again"):
         session.committed(Commit(4, (1,)))
     assert session.tokens == list(TEXT)
 
