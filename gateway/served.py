@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from gateway.chat import ChatTemplate
-from gateway.vocabulary import Vocabulary
 from nacre.errors import FailedPrecondition
+from nacre.text import Vocabulary
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2
 from nacre.wire.errors import error_of

@@ -10,8 +10,7 @@ from typing import Any
 
 from gateway.openai.generation import Figures, Piece
 from gateway.openai.job import Job
-from gateway.text import TokenEntry
-from gateway.vocabulary import Vocabulary
+from nacre.text import TokenEntry, Vocabulary
 
 #: What stands for the logarithm of zero, which JSON cannot spell.
 LOWEST_LOGPROB = -9999.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from gateway.failover import RoutedSession
 from gateway.openai.job import Job
 from gateway.plane import Plane
-from gateway.text import OutputText, Released, TokenEntry
 from nacre.errors import NacreError
+from nacre.text import OutputText, Released, TokenEntry
 from nacre.v1 import session_pb2 as pb
 
 #: How long a finished answer waits for the verifier's last figures.

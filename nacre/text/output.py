@@ -29,13 +29,23 @@ class Detokenizer:
         # character, decoded together; `_context` of them have been shown already.
         self._window: list[int] = []
         self._context = 0
+        self._held_tokens = 0
+
+    @property
+    def held_tokens(self) -> int:
+        """How many of the last tokens, special ones not counted, have a part in a character that is incomplete."""
+        return self._held_tokens if self._bytes is not None else len(self._window) - self._context
 
     def push(self, token: int) -> str:
         """The text that this token makes certain; often, but not always, its own."""
         if self._vocabulary.is_special(token):
             return ""
         if self._bytes is not None:
-            return self._bytes.decode(self._vocabulary.token_bytes(token))
+            raw = self._vocabulary.token_bytes(token)
+            text = self._bytes.decode(raw)
+            held = len(self._bytes.getstate()[0])
+            self._held_tokens = 0 if not held else 1 if held <= len(raw) else self._held_tokens + 1
+            return text
         self._window.append(token)
         text = self._unshown()
         held = len(self._window) - self._context
@@ -44,6 +54,18 @@ class Detokenizer:
         self._window = self._window[self._context :]
         self._context = len(self._window)
         return text
+
+    def breaks_off(self, token: int) -> bool:
+        """Whether the bytes held back turn out to be no character when `token` follows, and are shown as one."""
+        held = self._bytes.getstate()[0] if self._bytes is not None else b""
+        following = self._vocabulary.token_bytes(token)[:1]
+        if not held or not following or self._vocabulary.is_special(token):
+            return False
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(held + following)
+        except UnicodeDecodeError:
+            return True
+        return False
 
     def finish(self) -> str:
         """What was held back, as the decoding of the whole sequence has it."""
@@ -87,6 +109,7 @@ class OutputText:
 
     def __init__(self, vocabulary: Vocabulary, stops: Sequence[str] = ()) -> None:
         self.stopped = False
+        self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(vocabulary)
         self._stops = tuple(stops)
         self._held = ""  # decoded, not released: might become a stop string
@@ -95,7 +118,8 @@ class OutputText:
 
     def push(self, token: int, logprob: float | None = None, top: tuple[tuple[int, float], ...] = ()) -> Released:
         assert not self.stopped, "no token follows a stop string"
-        self._waiting.append(_Waiting(TokenEntry(token, self._released + len(self._held), logprob, top)))
+        start = self._released + len(self._held) + self._detokenizer.breaks_off(token)
+        self._waiting.append(_Waiting(TokenEntry(token, start, logprob, top)))
         return self._take(self._detokenizer.push(token), last=False)
 
     def finish(self) -> Released:
@@ -105,10 +129,7 @@ class OutputText:
     def _take(self, text: str, *, last: bool) -> Released:
         self._held += text
         decoded = self._released + len(self._held)
-        if text or last:
-            for waiting in self._waiting:
-                if waiting.end is None:
-                    waiting.end = decoded
+        self._complete(decoded, incomplete=0 if last else self._detokenizer.held_tokens)
         found = find_stop(self._held, self._stops)
         if found is not None:
             self.stopped = True
@@ -125,6 +146,16 @@ class OutputText:
         while self._waiting and (end := self._waiting[0].end) is not None and end <= self._released:
             entries_out.append(self._waiting.popleft().entry)
         return Released(shown, tuple(entries_out))
+
+    def _complete(self, decoded: int, incomplete: int) -> None:
+        """All waiting tokens but those of a character that is still incomplete end here at the latest."""
+        for waiting in reversed(self._waiting):
+            if waiting.end is not None:
+                return
+            if incomplete:
+                incomplete -= not self._vocabulary.is_special(waiting.entry.token)
+            else:
+                waiting.end = decoded
 
 
 def find_stop(text: str, stops: Sequence[str]) -> int | None:

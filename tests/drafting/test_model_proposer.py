@@ -11,7 +11,7 @@ from nacre.engine import Engine, RowBlock, load_model
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams
 from nacre.session import Commit, DrafterLimits, DrafterSession
-from tests.tiny_models import TinyPair, tiny_pair  # noqa: F401  a fixture
+from tests.tiny_models import TinyPair
 
 PROMPT = tuple(range(5, 25))
 

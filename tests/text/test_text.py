@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models
 
-from gateway.text import Detokenizer, OutputText, Released, find_stop, held_back
-from gateway.vocabulary import Vocabulary
 from nacre.errors import FailedPrecondition
+from nacre.text import Vocabulary
+from nacre.text.output import Detokenizer, OutputText, Released, find_stop, held_back
 from tests.gateway import toy_target
 
 
