@@ -9,7 +9,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 FOLDER = Path("kernels/nacre_kernels")
-SOURCES = ("dispatch", "pool", "linear", "attention", "isa_portable", "isa_avx2", "isa_avx512")
+SOURCES = ("dispatch", "pool", "linear", "attention", "rowwise", "isa_portable", "isa_avx2", "isa_avx512")
 
 setup(
     ext_modules=[

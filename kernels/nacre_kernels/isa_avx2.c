@@ -19,6 +19,16 @@ OP VF vf_load(const float *p) { return _mm256_loadu_ps(p); }
 OP void vf_store(float *p, VF a) { _mm256_storeu_ps(p, a); }
 OP VF vf_add(VF a, VF b) { return _mm256_add_ps(a, b); }
 OP VF vf_fma(VF a, VF b, VF c) { return _mm256_fmadd_ps(a, b, c); }
+OP VF vf_sub(VF a, VF b) { return _mm256_sub_ps(a, b); }
+OP VF vf_mul(VF a, VF b) { return _mm256_mul_ps(a, b); }
+OP VF vf_div(VF a, VF b) { return _mm256_div_ps(a, b); }
+OP VF vf_clamp(VF a, float low, float high) {
+    return _mm256_max_ps(_mm256_min_ps(a, _mm256_set1_ps(high)), _mm256_set1_ps(low));
+}
+OP VF vf_scale_by_low_bits(VF a, VF bits) {
+    __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(bits), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
+}
 OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
     __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
     *low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
@@ -48,6 +58,7 @@ OP VD vd_copysign(VD magnitude, VD sign) {
     VD bit = _mm256_set1_pd(-0.0);
     return _mm256_or_pd(_mm256_andnot_pd(bit, magnitude), _mm256_and_pd(bit, sign));
 }
+OP void vd_store_f32(float *p, VD a) { _mm_storeu_ps(p, _mm256_cvtpd_ps(a)); }
 OP VD vd_load_f32(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 OP VD vd_load_bf16(const uint16_t *p) {
     __m128i bits = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)p));

@@ -19,6 +19,16 @@ OP VF vf_load(const float *p) { return _mm512_loadu_ps(p); }
 OP void vf_store(float *p, VF a) { _mm512_storeu_ps(p, a); }
 OP VF vf_add(VF a, VF b) { return _mm512_add_ps(a, b); }
 OP VF vf_fma(VF a, VF b, VF c) { return _mm512_fmadd_ps(a, b, c); }
+OP VF vf_sub(VF a, VF b) { return _mm512_sub_ps(a, b); }
+OP VF vf_mul(VF a, VF b) { return _mm512_mul_ps(a, b); }
+OP VF vf_div(VF a, VF b) { return _mm512_div_ps(a, b); }
+OP VF vf_clamp(VF a, float low, float high) {
+    return _mm512_max_ps(_mm512_min_ps(a, _mm512_set1_ps(high)), _mm512_set1_ps(low));
+}
+OP VF vf_scale_by_low_bits(VF a, VF bits) {
+    __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(bits), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), exponent));
+}
 OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
     __m512i pairs = _mm512_loadu_si512(p);
     *low = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
@@ -50,6 +60,7 @@ OP VD vd_copysign(VD magnitude, VD sign) {
     VD bit = _mm512_set1_pd(-0.0);
     return _mm512_or_pd(_mm512_andnot_pd(bit, magnitude), _mm512_and_pd(bit, sign));
 }
+OP void vd_store_f32(float *p, VD a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(a)); }
 OP VD vd_load_f32(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 OP VD vd_load_bf16(const uint16_t *p) { return _mm512_cvtps_pd(load_8(p, NK_BF16, 0)); }
 OP VD vd_scale_by_low_bits(VD a, VD bits) {

@@ -27,6 +27,17 @@ OP VF vf_add(VF a, VF b) { return a + b; }
 OP VF vf_fma(VF a, VF b, VF c) {
     return (VF){fmaf(a[0], b[0], c[0]), fmaf(a[1], b[1], c[1]), fmaf(a[2], b[2], c[2]), fmaf(a[3], b[3], c[3])};
 }
+OP VF vf_sub(VF a, VF b) { return a - b; }
+OP VF vf_mul(VF a, VF b) { return a * b; }
+OP VF vf_div(VF a, VF b) { return a / b; }
+OP VF vf_clamp(VF a, float low, float high) { /* NaN becomes a bound, as in the other files */
+    for (int i = 0; i < WF; i++) {
+        float below = a[i] < high ? a[i] : high;
+        a[i] = below > low ? below : low;
+    }
+    return a;
+}
+OP VF vf_scale_by_low_bits(VF a, VF bits) { return (VF)((VU)a + ((VU)bits << 23)); }
 OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
     VU pairs;
     memcpy(&pairs, p, sizeof pairs);
@@ -56,6 +67,9 @@ OP VD vd_max(VD a, VD b) { return (VD){a[0] > b[0] ? a[0] : b[0], a[1] > b[1] ? 
 OP VD vd_abs(VD a) { return (VD){fabs(a[0]), fabs(a[1])}; }
 OP VD vd_copysign(VD magnitude, VD sign) {
     return (VD){copysign(magnitude[0], sign[0]), copysign(magnitude[1], sign[1])};
+}
+OP void vd_store_f32(float *p, VD a) {
+    for (int i = 0; i < WD; i++) p[i] = (float)a[i];
 }
 OP VD vd_load_f32(const float *p) { return (VD){p[0], p[1]}; }
 OP VD vd_load_bf16(const uint16_t *p) { return (VD){nk_from_bf16(p[0]), nk_from_bf16(p[1])}; }

@@ -21,9 +21,10 @@
 #error "packed bf16 pairs assume a little-endian CPU; without the kernels the torch reference is used"
 #endif
 
-#define NK_ABI_VERSION 1 /* PUBLIC: raise it with every change of a signature, here and in library.py */
+#define NK_ABI_VERSION 2 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
-enum { NK_F32 = 0, NK_BF16 = 1 }; /* PUBLIC: element types */
+enum { NK_F32 = 0, NK_BF16 = 1 };        /* PUBLIC: element types */
+enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */
 
 /* ---- linear: shapes of the packed weight ---- */
 enum {
@@ -91,6 +92,11 @@ typedef struct {
     /* acc[query][padded dim] += weights[query][key] * vb[key][padded dim], keys in order; 1..8 queries */
     void (*add_values)(const double *vb, int count, int64_t padded_dim, const double *weights, int64_t weight_stride,
                        double *acc, int queries);
+    /* out[count] = round(act(gate)), times up and rounded again where up is given */
+    void (*gate)(int type, int kind, const void *gate, const void *up, void *out, int64_t count);
+    /* out[dim] = x / sqrt(mean(x^2) + eps), in fp32; late: times weight, rounded; else: rounded, times weight, rounded */
+    void (*norm_row)(int type, const void *x, const float *weight, int late, double eps, int64_t dim, void *out,
+                     float *wide);
 } nk_isa;
 
 enum { NK_PORTABLE = 0, NK_AVX2 = 1, NK_AVX512 = 2 };

@@ -12,7 +12,7 @@ import importlib.machinery
 import os
 from pathlib import Path
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 ISAS = ("portable", "avx2", "avx512")
 MAX_THREADS = 64
 REMEDY = "run `make setup` (or `pip install -e .`); it needs a C compiler (`cc`: gcc 9+ or clang 12+)"
@@ -58,6 +58,9 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.nk_pack.argtypes = (pointer, number, count, count, pointer)
     lib.nk_linear.argtypes = (pointer, number, pointer, number, pointer, pointer, count, count, count, number)
     lib.nk_attention.argtypes = (pointer,)
+    lib.nk_gate.restype = None
+    lib.nk_gate.argtypes = (pointer, pointer, pointer, number, number, count, number)
+    lib.nk_rms_norm.argtypes = (pointer, pointer, pointer, number, number, count, count, ctypes.c_double, number)
 
 
 def available() -> bool:

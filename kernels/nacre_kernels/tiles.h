@@ -355,6 +355,135 @@ NK_TARGET static void add_values(const double *vb, int count, int64_t padded_dim
     }
 }
 
+/* ---- row-wise ---- */
+
+/* exp(x) in fp32: 2^n · e^r, |r| <= ln 2 / 2, Taylor to r^7 (error below 6e-9). */
+HOT VF exp_of_floats(VF x) {
+    static const float inverse_factorials[8] = {1.0f,       1.0f,        1.0f / 2,   1.0f / 6,
+                                                1.0f / 24,  1.0f / 120,  1.0f / 720, 1.0f / 5040};
+    const VF shifter = vf_set1(0x1.8p23f);
+    VF shifted, n, r, sum = vf_set1(inverse_factorials[7]);
+    x = vf_clamp(x, -87.0f, 88.0f);
+    shifted = vf_fma(x, vf_set1(0x1.715476p+0f), shifter);
+    n = vf_sub(shifted, shifter);
+    r = vf_fma(n, vf_set1(-0x1.62e400p-1f), x); /* ln 2 in two pieces, the first short enough for an exact product */
+    r = vf_fma(n, vf_set1(-0x1.7f7d1cp-20f), r);
+    UNROLL
+    for (int i = 6; i >= 0; i--) sum = vf_fma(sum, r, vf_set1(inverse_factorials[i]));
+    return vf_scale_by_low_bits(sum, shifted);
+}
+
+/* silu: x / (1 + exp(-x)). gelu by tanh: x · (1 + tanh z) / 2 = x / (1 + exp(-2z)), z = sqrt(2/pi) (x + 0.044715 x^3). */
+HOT VF activate(VF x, const int kind) {
+    VF exponent = vf_sub(vf_set1(0.0f), x);
+    if (kind == NK_GELU_TANH) {
+        VF cubic = vf_fma(vf_mul(x, x), vf_set1(0.044715f), vf_set1(1.0f));
+        exponent = vf_mul(vf_mul(x, cubic), vf_set1(-0x1.988454p+0f)); /* -2 sqrt(2 / pi) */
+    }
+    return vf_div(x, vf_add(vf_set1(1.0f), exp_of_floats(exponent)));
+}
+
+HOT VF load_as(const void *p, int64_t at, const int type) {
+    return type == NK_BF16 ? vf_load_bf16((const uint16_t *)p + at) : vf_load((const float *)p + at);
+}
+
+HOT void store_as(void *p, int64_t at, VF value, const int type) {
+    if (type == NK_BF16)
+        vf_store_bf16((uint16_t *)p + at, value);
+    else
+        vf_store((float *)p + at, value);
+}
+
+HOT VF rounded_to(VF value, const int type) {
+    uint16_t bits[WF];
+    if (type != NK_BF16) return value;
+    vf_store_bf16(bits, value);
+    return vf_load_bf16(bits);
+}
+
+HOT void gate_as(const int type, const int kind, const void *gate, const void *up, void *out, int64_t count) {
+    int64_t i = 0;
+    for (; i + WF <= count; i += WF) {
+        VF value = activate(load_as(gate, i, type), kind);
+        if (up) value = vf_mul(rounded_to(value, type), load_as(up, i, type));
+        store_as(out, i, value, type);
+    }
+    if (i < count) { /* the last few go through the same instructions, padded */
+        const size_t size = type == NK_BF16 ? 2 : 4, bytes = (size_t)(count - i) * size;
+        float pad[3][WF] = {{0}};
+        memcpy(pad[0], (const char *)gate + (size_t)i * size, bytes);
+        if (up) memcpy(pad[1], (const char *)up + (size_t)i * size, bytes);
+        VF value = activate(load_as(pad[0], 0, type), kind);
+        if (up) value = vf_mul(rounded_to(value, type), load_as(pad[1], 0, type));
+        store_as(pad[2], 0, value, type);
+        memcpy((char *)out + (size_t)i * size, pad[2], bytes);
+    }
+}
+
+NK_TARGET static void gate(int type, int kind, const void *gate, const void *up, void *out, int64_t count) {
+    if (type == NK_BF16 && kind == NK_SILU) gate_as(NK_BF16, NK_SILU, gate, up, out, count);
+    if (type == NK_F32 && kind == NK_SILU) gate_as(NK_F32, NK_SILU, gate, up, out, count);
+    if (type == NK_BF16 && kind == NK_GELU_TANH) gate_as(NK_BF16, NK_GELU_TANH, gate, up, out, count);
+    if (type == NK_F32 && kind == NK_GELU_TANH) gate_as(NK_F32, NK_GELU_TANH, gate, up, out, count);
+}
+
+/* The mean of the squares: NK_CHAINS fp64 chains, element i in chain i mod NK_CHAINS. x is padded with zeros. */
+HOT double mean_square(const float *x, int64_t dim) {
+    enum { VECTORS = NK_CHAINS / WD };
+    VD sums[VECTORS];
+    double part[NK_CHAINS];
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) sums[i] = vd_set1(0.0);
+    for (int64_t d = 0; d < dim; d += NK_CHAINS) {
+        UNROLL
+        for (int i = 0; i < VECTORS; i++) {
+            VD value = vd_load_f32(x + d + i * WD);
+            sums[i] = vd_fma(value, value, sums[i]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < VECTORS; i++) vd_store(part + i * WD, sums[i]);
+    return (((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]))) / (double)dim;
+}
+
+HOT void norm_row_as(const int type, const void *x, const float *weight, int late, double eps, int64_t dim, void *out,
+                     float *wide) {
+    const int64_t padded = (dim + 15) & ~(int64_t)15;
+    const size_t size = type == NK_BF16 ? 2 : 4;
+    memset(wide + (padded - 16), 0, 16 * sizeof(float));
+    if (type == NK_BF16)
+        widen(x, wide, dim);
+    else
+        memcpy(wide, x, (size_t)dim * sizeof(float));
+    const double factor = 1.0 / sqrt(mean_square(wide, dim) + eps);
+    for (int64_t d = 0; d < padded; d += WD)
+        vd_store_f32(wide + d, vd_mul(vd_load_f32(wide + d), vd_set1(factor)));
+    for (int64_t d = 0; d < dim; d += WF) {
+        VF value = vf_load(wide + d);
+        float last[WF] = {0};
+        int64_t left = dim - d < WF ? dim - d : WF;
+        if (weight) {
+            if (left < WF) memcpy(last, weight + d, (size_t)left * sizeof(float));
+            if (!late) value = rounded_to(value, type);
+            value = vf_mul(value, left < WF ? vf_load(last) : vf_load(weight + d));
+        }
+        if (left == WF) {
+            store_as(out, d, value, type);
+        } else {
+            store_as(last, 0, value, type);
+            memcpy((char *)out + (size_t)d * size, last, (size_t)left * size);
+        }
+    }
+}
+
+NK_TARGET static void norm_row(int type, const void *x, const float *weight, int late, double eps, int64_t dim,
+                               void *out, float *wide) {
+    if (type == NK_BF16)
+        norm_row_as(NK_BF16, x, weight, late, eps, dim, out, wide);
+    else
+        norm_row_as(NK_F32, x, weight, late, eps, dim, out, wide);
+}
+
 #define NK_DEFINE_ISA(NAME)                                                                                            \
-    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,       finish,    load_keys,                                 \
-                         score_block,  softmax,     load_values, add_values};
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,       finish,     load_keys,                                \
+                         score_block,  softmax,     load_values, add_values, gate, norm_row};

@@ -64,6 +64,8 @@ def generate(
 
     if no_speculation and (draft_here or drafters):
         raise InvalidArgument("--no-speculation leaves nothing to guess; drop --draft-here and --drafters")
+    if "" in (stop or ()):
+        raise InvalidArgument("--stop is empty; give at least one character, or leave it out")
     sampling = SamplingParams(
         temperature=temperature,
         top_k=top_k,

@@ -39,6 +39,7 @@ def taken_port() -> Iterator[int]:
         (["generate", "x", "--max-tokens", "0"], ["--max-tokens is 0", "from 1 to"]),
         (["generate", "x", "--seed", "-1"], ["--seed is -1", "from 0 to"]),
         (["generate", "x", "--n", "1000"], ["--n is 1000", "from 1 to 128"]),
+        (["generate", "x", "--stop", ""], ["--stop is empty", "give at least one character"]),
         (["generate", "x", "--top-p", "1.5"], ["--top-p is 1.5", "from 0 to 1"]),
         (["generate", "x", "--no-speculation", "--draft-here"], ["--no-speculation", "drop --draft-here"]),
         (["generate", "x", "--draft-here", "--method", "magic"], ["'magic' is unknown", "lookup"]),

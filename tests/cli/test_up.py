@@ -144,9 +144,8 @@ def test_the_http_face_writes_the_same_text(nacre: Nacre, up: Running):
         (["x", "--top-p", "0"], ["top_p is 0.0", "above 0 and at most 1"]),
         (["x" * 2000], [str(MAX_POSITIONS)]),
         (["x", "--max-tokens", "100000"], ["100000", str(MAX_POSITIONS)]),
-        (["x", "--stop", ""], ["stop"]),
     ],
-    ids=["top_p", "long prompt", "many tokens", "empty stop"],
+    ids=["top_p", "long prompt", "many tokens"],
 )
 def test_what_the_service_refuses_is_one_line(nacre: Nacre, up: Running, arguments: list[str], said: list[str]):
     message = nacre("generate", *arguments, "--address", up.grpc).mistake()

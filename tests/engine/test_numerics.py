@@ -94,13 +94,15 @@ def test_passes_alone_find_what_no_single_matrix_shows(new_engine: Callable[...,
     assert not numerics.rows_are_independent(forward, 96)
 
 
-def test_an_activation_that_leaves_a_remainder_is_padded_even_if_no_bit_was_seen_to_differ(
-    model_copy: Path, make_random_model: MakeModel
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_activation_that_leaves_a_remainder_is_padded_and_then_exact(
+    dtype: str, model_copy: Path, make_random_model: MakeModel
 ) -> None:
+    """In bf16 the difference is too rare to be seen; padded all the same."""
     config = model_copy / "config.json"
-    config.write_text(config.read_text().replace('"intermediate_size": 128', '"intermediate_size": 72'))
+    config.write_text(config.read_text().replace('"intermediate_size": 128', '"intermediate_size": 52'))
     make_random_model(LlamaConfig.from_pretrained(model_copy)).save_pretrained(model_copy)
-    engine = Engine(load_model(str(model_copy), dtype="bfloat16"), kv_bytes=1 << 20)
+    engine = Engine(load_model(str(model_copy), dtype=dtype), kv_bytes=1 << 20)
     assert engine.info.numerics.startswith("padded8/packed")
 
 
