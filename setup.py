@@ -21,7 +21,7 @@ setup(
             # everywhere. Instruction sets are chosen per function and at run time, never by -march.
             extra_compile_args=[
                 *("-O3", "-std=gnu11", "-pthread", "-fvisibility=hidden", "-Wall", "-Wextra"),
-                *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+                *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
             ],
             extra_link_args=["-pthread"],
             libraries=["m"],

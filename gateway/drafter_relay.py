@@ -101,9 +101,12 @@ class DrafterRelay:
         join.CopyFrom(self._join)
         join.ticket = ticket
         leg = Leg(upstream, owner=False)
-        opened = await leg.begin(
-            pb.SessionRequest(join=join), self._plane.tasks, timeout_s=self._plane.settings.open_timeout_s
-        )
+        timeout_s = self._plane.settings.open_timeout_s
+        try:
+            opened = await leg.begin(pb.SessionRequest(join=join), self._plane.tasks, timeout_s=timeout_s)
+        except BaseException:
+            leg.cut()
+            raise
         self._leg = leg
         if self._seen < 0:
             self._seen = len(opened.tokens)

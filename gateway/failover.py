@@ -167,8 +167,7 @@ class RoutedSession:
         """Lets go of the verifier, giving the session up if it is not over. Never waits."""
         self._leave_seat()
         if self._leg is not None and self._parting is None:
-            parting = self._leg.part(cancel=self._finished is None)
-            self._parting = self._plane.background(parting, "parting from a verifier")
+            self._parting = self._part(self._leg, cancel=self._finished is None)
 
     async def settled(self, timeout_s: float) -> None:
         """After `close()`: waits for the verifier's last word, which completes `statistics`."""
@@ -273,9 +272,8 @@ class RoutedSession:
         if not lost.opened.owner_ticket or lost.upstream.state not in (State.UP, State.SUSPECT, State.DRAINING):
             return False
         join = pb.Join(handshake=self._request.handshake, ticket=lost.opened.owner_ticket, position=self.position)
-        leg = Leg(lost.upstream, owner=True, metadata=self._metadata)
         try:
-            await leg.begin(pb.SessionRequest(join=join), self._plane.tasks, timeout_s=self._settings.rejoin_timeout_s)
+            leg = await self._begun(lost.upstream, pb.SessionRequest(join=join), self._settings.rejoin_timeout_s)
         except NacreError as error:
             log.info("the session is not to be found at %s any more: %s", lost.upstream.address, error.message)
             self._plane.metrics.failover("rejoin", "failure")
@@ -323,18 +321,29 @@ class RoutedSession:
         request = pb.Open()
         request.CopyFrom(self._request)
         request.resume[:] = self.output
-        leg = Leg(verifier, owner=True, metadata=self._metadata)
-        opened = await leg.begin(
-            pb.SessionRequest(open=request), self._plane.tasks, timeout_s=self._settings.open_timeout_s
-        )
+        leg = await self._begun(verifier, pb.SessionRequest(open=request), self._settings.open_timeout_s)
+        opened = leg.opened
         if opened.system_fingerprint != self._fingerprint:
-            self._plane.background(leg.part(cancel=True), "parting from a verifier")
+            self._part(leg)
             raise Unavailable(
                 f"{verifier.address} serves {opened.system_fingerprint!r} now; this generation began on "
                 f"{self._fingerprint!r}"
             )
         self._leg = leg
         self._seat = self._plane.drafters.seat(verifier.address, opened.drafter_ticket, self._wanted_drafters)
+
+    async def _begun(self, verifier: VerifierUpstream, first: pb.SessionRequest, timeout_s: float) -> Leg:
+        """A stream that the verifier has answered. One that it has not may still have opened a session: cancel that."""
+        leg = Leg(verifier, owner=True, metadata=self._metadata)
+        try:
+            await leg.begin(first, self._plane.tasks, timeout_s=timeout_s)
+        except BaseException:
+            self._part(leg)
+            raise
+        return leg
+
+    def _part(self, leg: Leg, *, cancel: bool = True) -> asyncio.Task[None]:
+        return self._plane.background(leg.part(cancel=cancel), "parting from a verifier")
 
     def _leave_seat(self) -> None:
         if self._seat is not None:

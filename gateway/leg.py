@@ -49,7 +49,10 @@ class Leg:
         self._reader: asyncio.Task[None] | None = None
 
     async def begin(self, first: pb.SessionRequest, tasks: asyncio.TaskGroup, *, timeout_s: float) -> pb.Opened:
-        """Sends Open or Join and waits for Opened. Raises the NacreError of the verifier, or of the way to it."""
+        """Sends Open or Join and waits for Opened. Raises the NacreError of the verifier, or of the way to it.
+
+        However it fails, the verifier may have taken the request: the caller ends the stream with `part` or `cut`.
+        """
         self._reader = tasks.create_task(self._read(), name=f"leg-{self.upstream.address}")
         if self._owner:
             self.upstream.legs.add(self)
@@ -60,14 +63,9 @@ class Leg:
             if event.WhichOneof("body") != "opened":
                 raise Internal(f"{self.upstream.address} answered with something else than Opened")
         except LegLost as lost:
-            self.cut()
             raise lost.error from None
         except TimeoutError:
-            self.cut()
             raise DeadlineExceeded(f"{self.upstream.address} has not answered for {timeout_s:g} s") from None
-        except BaseException:
-            self.cut()
-            raise
         self.opened = event.opened
         return self.opened
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from nacre.runtime.processes import Child, ChildSpec, Processes
 
-TARGET = os.environ.get("NACRE_TEST_TARGET", "demo-target")
-DRAFT = os.environ.get("NACRE_TEST_DRAFT", "demo-draft")
+TARGET = "demo-target"
+DRAFT = "demo-draft"
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ Losslessness is tested with `==`, so every kernel here fixes its order of floati
   of rows, the tile shape, the thread count and the instruction set cannot change a bit.
 - `paged_tree_attention`: a row's result is a function of the ordered list of keys it sees, and of nothing else: not
   of its neighbours, of the slots' numbers, or of whether a key is committed prefix or a tree ancestor.
+- `rms_norm`, `gated_activation`: the same instructions for every row and element, wherever in the tensor it lies.
 
 The C library is built by setup.py with nothing but a C compiler (`make setup`) and loaded with ctypes. `reference`
 holds the torch twin of each op; it serves where the library is missing and on other devices. Inference only.
@@ -19,16 +20,21 @@ from __future__ import annotations
 from nacre_kernels.attention import AttentionPlan, append_kv, paged_tree_attention
 from nacre_kernels.library import KernelsUnavailable, available, describe, require
 from nacre_kernels.packed import PackedLinear, PackReport, pack_model
+from nacre_kernels.rowwise import FuseReport, fuse_rowwise, gated_activation, rms_norm
 
 __all__ = [
     "AttentionPlan",
+    "FuseReport",
     "KernelsUnavailable",
     "PackReport",
     "PackedLinear",
     "append_kv",
     "available",
     "describe",
+    "fuse_rowwise",
+    "gated_activation",
     "pack_model",
     "paged_tree_attention",
     "require",
+    "rms_norm",
 ]

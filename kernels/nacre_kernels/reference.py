@@ -62,3 +62,23 @@ def paged_tree_attention(
         weights = torch.softmax(scores, dim=1)[:, : slots.numel()]
         out[row] = round_once(torch.einsum("hk,khv->hv", weights, values), q.dtype)
     return out
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float, *, late_rounding: bool) -> torch.Tensor:
+    """x [..., dim] / sqrt(mean(x²) + eps) by way of fp64 in fp32, times weight; see `rowwise.rms_norm`."""
+    wide = x.double()
+    normed = (wide * (1.0 / (wide.square().mean(dim=-1, keepdim=True) + eps).sqrt())).float()
+    if weight is None:
+        return normed.to(x.dtype)
+    return ((normed if late_rounding else normed.to(x.dtype).float()) * weight).to(x.dtype)
+
+
+def gated_activation(gate: torch.Tensor, up: torch.Tensor | None, kind: str) -> torch.Tensor:
+    """act(gate) rounded to gate's dtype, times `up` (if there is one), rounded; kind: silu, gelu_tanh."""
+    wide = gate.double()
+    if kind == "silu":
+        acted = wide * torch.sigmoid(wide)
+    else:
+        acted = torch.nn.functional.gelu(wide, approximate="tanh")
+    acted = acted.float().to(gate.dtype)
+    return acted if up is None else acted * up

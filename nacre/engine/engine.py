@@ -23,7 +23,7 @@ import torch
 import transformers
 from nacre_kernels import pack_model
 
-from nacre.engine import conformance, numerics
+from nacre.engine import activations, conformance, numerics
 from nacre.engine.kv_pool import Held, KvPool, PoolUse
 from nacre.engine.loading import LoadedModel
 from nacre.engine.numerics import PADDED_ROWS
@@ -260,7 +260,7 @@ def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) 
     model, threads = loaded.model, loaded.threads
     # Fused experts see only the rows routed to them: their row count depends on every row of the pass.
     routed = any(parameter.dim() > 2 for parameter in model.parameters())
-    aligned = numerics.is_aligned(model, threads)
+    uniform = not exact or numerics.is_aligned(model, threads) or activations.steady(model)
     left = True
     word = "torch"
     if linear == "packed":
@@ -268,12 +268,12 @@ def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) 
         left = bool(report.left)
         if report.packed:
             word = "mixed" if left else "packed"
-    min_rows = PADDED_ROWS if exact and (left or not aligned) else 1
+    min_rows = PADDED_ROWS if exact and (left or not uniform) else 1
     forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=threads)
     # Element-wise ops are torch's: its instruction set belongs to the name even where the linears' bits do
     # not care.
     linears = f"{word}-{torch.backends.cpu.get_cpu_capability().lower()}"
-    return _Built(forward, linears, provable=not routed and (aligned or threads == 1)), forward
+    return _Built(forward, linears, provable=not routed and (uniform or threads == 1)), forward
 
 
 def _fingerprint(loaded: LoadedModel, mode: str, versions: Sequence[str]) -> str:

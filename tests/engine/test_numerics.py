@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 
-from nacre.engine import Engine, load_model, numerics
+from nacre.engine import Engine, activations, load_model, numerics
 from nacre.engine.loading import quiet
 from nacre.engine.packed import PackedForward
 
@@ -94,16 +94,55 @@ def test_passes_alone_find_what_no_single_matrix_shows(new_engine: Callable[...,
     assert not numerics.rows_are_independent(forward, 96)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_an_activation_that_leaves_a_remainder_is_padded_and_then_exact(
-    dtype: str, model_copy: Path, make_random_model: MakeModel
+def change_config(directory: Path, make_random_model: MakeModel, **changes: object) -> None:
+    config = LlamaConfig.from_pretrained(directory)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    make_random_model(config).save_pretrained(directory)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("activation", ["silu", "gelu_pytorch_tanh", "quick_gelu", "gelu"])
+def test_an_activation_of_odd_width_is_made_steady_and_the_model_is_exact(
+    activation: str, threads: int, model_copy: Path, make_random_model: MakeModel
 ) -> None:
-    """In bf16 the difference is too rare to be seen; padded all the same."""
-    config = model_copy / "config.json"
-    config.write_text(config.read_text().replace('"intermediate_size": 128', '"intermediate_size": 52'))
-    make_random_model(LlamaConfig.from_pretrained(model_copy)).save_pretrained(model_copy)
-    engine = Engine(load_model(str(model_copy), dtype=dtype), kv_bytes=1 << 20)
-    assert engine.info.numerics.startswith("padded8/packed")
+    change_config(model_copy, make_random_model, intermediate_size=52, hidden_act=activation)
+    engine = Engine(load_model(str(model_copy), dtype="float32", threads=threads), kv_bytes=1 << 20)
+    assert engine.info.numerics.startswith("exact/packed")
+
+
+def test_an_unknown_activation_of_odd_width_is_padded_and_then_exact(
+    model_copy: Path, make_random_model: MakeModel
+) -> None:
+    change_config(model_copy, make_random_model, intermediate_size=52, hidden_act="mish")
+    one, three = (load_model(str(model_copy), dtype="float32", threads=threads) for threads in (1, 3))
+    assert Engine(one, kv_bytes=1 << 20).info.numerics.startswith("padded8/packed")
+    assert Engine(three, kv_bytes=1 << 20).info.numerics.startswith("unverified/packed")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("function", "library"),
+    [
+        (activations.silu, torch.nn.functional.silu),
+        (activations.sigmoid, torch.sigmoid),
+        (activations.tanh_gelu, lambda x: torch.nn.functional.gelu(x, approximate="tanh")),
+    ],
+)
+def test_a_steady_activation_does_not_depend_on_where_an_element_lies(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    library: Callable[[torch.Tensor], torch.Tensor],
+    dtype: torch.dtype,
+    threads: int,
+) -> None:
+    torch.set_num_threads(threads)
+    x = (4 * torch.randn(2000, 52, generator=torch.Generator().manual_seed(0))).to(dtype)
+    together = function(x)
+    assert all(torch.equal(function(row.clone()), out) for row, out in zip(x, together, strict=True))
+    torch.testing.assert_close(together, library(x))
+    ends = torch.tensor([-1e30, -1e4, -100.0, 0.0, 100.0, 1e4], dtype=dtype)
+    assert function(ends).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Faults:
     finish_early: int | None = None  # says that it gave the session up
     full: bool = False  # admits nobody
     mute: bool = False  # never answers Open
+    slow_to_answer: asyncio.Event | None = None  # opens the session, but says so only then
 
 
 @dataclass(eq=False)
@@ -146,6 +147,8 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
                 if self.faults.mute:
                     await asyncio.Event().wait()
                 hosted = self._open(first.open)
+                if self.faults.slow_to_answer is not None:
+                    await self.faults.slow_to_answer.wait()
                 await self._serve(hosted, len(hosted.machine.tokens), requests, context, owner=True)
             else:
                 self.joins.append(first.join)

@@ -73,6 +73,18 @@ async def test_a_client_that_leaves_cancels_its_generations_at_the_verifier(stre
         assert answer.json()["choices"][0]["text"] == EXPECTED
 
 
+async def test_a_client_that_leaves_before_the_verifier_has_answered_leaves_no_session_behind() -> None:
+    async with FakeVerifier() as verifier, listening([verifier]) as gateway:
+        verifier.faults.pause_after = 20
+        verifier.faults.slow_to_answer = asyncio.Event()
+        request = asyncio.ensure_future(gateway.http.post("/v1/completions", json=FIELDS))
+        await until(lambda: verifier.sessions)
+        request.cancel()
+        await shown(gateway, "nacre_client_disconnects_total", 1)
+        verifier.faults.slow_to_answer.set()
+        await until(lambda: verifier.cancels == 1)
+
+
 async def test_a_client_that_leaves_while_waiting_in_the_queue_frees_its_place() -> None:
     async with FakeVerifier() as verifier, listening([verifier], max_concurrency=1, max_queue=1) as gateway:
         verifier.faults.pause_after = 5
