@@ -64,11 +64,13 @@ class SteadyActivation(torch.nn.Module):
         return self.function(x)
 
 
-def steady(model: torch.nn.Module) -> bool:
-    """Replaces the model's activation modules by steady ones. False if it found none to vouch for, or an
+def steady(model: torch.nn.Module, fused: bool) -> bool:
+    """Replaces the activation modules that a fused kernel has not taken already.
+
+    False if there was nothing to vouch for (a model that spells its activation in its own code), or an
     unknown one.
     """
-    vouched = False
+    vouched = fused
     for name, module in list(model.named_modules()):
         if (function := _STEADY_FORMS.get(type(module))) is not None:
             model.set_submodule(name, SteadyActivation(function))

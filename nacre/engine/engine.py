@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 import transformers
-from nacre_kernels import pack_model
+from nacre_kernels import fuse_rowwise, pack_model
 
 from nacre.engine import activations, conformance, numerics
 from nacre.engine.kv_pool import Held, KvPool, PoolUse
@@ -244,12 +244,13 @@ def _build(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> _Bui
     refusal = conformance.check(model.config).refusal
     if not refusal:
         try:
+            plain = numerics.plain_logits(loaded)
             model.set_attn_implementation(ATTENTION)
             built, forward = _build_packed(loaded, kv_bytes, linear, exact)
         except Unimplemented as problem:
             refusal = problem.message
         else:
-            if numerics.agrees_with_plain(forward, loaded.vocab_size):
+            if numerics.agrees_with(plain, forward, loaded.vocab_size):
                 return built
             refusal = f"packed logits of {loaded.model_id!r} are not those of the plain model"
         model.set_attn_implementation(before)
@@ -260,14 +261,14 @@ def _build_packed(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) 
     model, threads = loaded.model, loaded.threads
     # Fused experts see only the rows routed to them: their row count depends on every row of the pass.
     routed = any(parameter.dim() > 2 for parameter in model.parameters())
-    uniform = not exact or numerics.is_aligned(model, threads) or activations.steady(model)
-    left = True
-    word = "torch"
+    left, fused, word = True, False, "torch"
     if linear == "packed":
         report = pack_model(model, threads=threads)
         left = bool(report.left)
         if report.packed:
             word = "mixed" if left else "packed"
+        fused = fuse_rowwise(model, threads=threads).mlps > 0
+    uniform = not exact or numerics.is_aligned(model, threads) or activations.steady(model, fused)
     min_rows = PADDED_ROWS if exact and (left or not uniform) else 1
     forward = PackedForward(model, kv_bytes=kv_bytes, min_rows=min_rows, threads=threads)
     # Element-wise ops are torch's: its instruction set belongs to the name even where the linears' bits do

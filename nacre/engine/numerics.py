@@ -63,22 +63,27 @@ def settle(
     return f"unverified/{linears}/{dtype}"
 
 
-def agrees_with_plain(forward: PackedForward, vocab_size: int) -> bool:
-    """Whether the real model's packed logits are the plain model's, up to rounding.
+def plain_logits(loaded: LoadedModel) -> torch.Tensor:
+    """The untouched model's logits for a short fixed text, float32 [rows, vocab]."""
+    ids = torch.tensor([_draw(loaded.vocab_size, seed=2)], device=loaded.device)
+    with attention_of(loaded.model, "eager"), torch.inference_mode():
+        logits = loaded.model(input_ids=ids, use_cache=False).logits[0].float()
+    if not bool(logits.isfinite().all()):
+        raise FailedPrecondition(
+            "the model's logits are not finite: its weights are corrupt, or too large for the dtype"
+        )
+    return logits
 
-    The conformance probe has tested the class; this catches what only the real size or a multimodal wrapper
-    breaks.
+
+def agrees_with(plain: torch.Tensor, forward: PackedForward, vocab_size: int) -> bool:
+    """Whether the packed and fused model's logits for the same text are the plain ones, up to rounding.
+
+    The conformance probe has tested the class; this catches what only the real size, a multimodal wrapper or
+    a replaced layer breaks.
     """
     pool, small = _small_pool(forward)
     text = _draw(vocab_size, seed=2)
     packed = run(small, pool, RowBlock(pool.open("plain", ()), text, commit=True))
-    with attention_of(forward.model, "eager"), torch.inference_mode():
-        ids = torch.tensor([text], device=forward.device)
-        plain = forward.model(input_ids=ids, use_cache=False).logits[0].float()
-    if not bool(plain.isfinite().all()):
-        raise FailedPrecondition(
-            "the model's logits are not finite: its weights are corrupt, or too large for the dtype"
-        )
     return float((packed - plain).abs().max()) <= _ROUNDING[forward.kv_dtype] * max(1.0, float(plain.abs().max()))
 
 

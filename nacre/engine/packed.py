@@ -35,7 +35,9 @@ _LAYER = "nacre_layer"
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What one attention call keeps per token. `store` is the layer whose pools hold it: itself, unless shared."""
+    """What one attention call keeps per token. `store` is the layer whose pools hold it: itself, unless
+    shared.
+    """
 
     store: int
     kv_heads: int
@@ -307,7 +309,8 @@ def lay_out(placed: Sequence[Placement], min_rows: int, trash: int) -> Layout:
 
 
 def _spell_ancestors(held: Held, row_ids: range, ancestors: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Appends the rows' ancestor slots to `ancestors`. Returns each row's number of them and where they start.
+    """Appends the rows' ancestor slots to `ancestors`. Returns each row's number of them and where they
+    start.
 
     A row below the row just spelled goes on where that one ended, so a chain costs one entry a row.
     """

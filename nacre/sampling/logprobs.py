@@ -24,7 +24,7 @@ def log_normalizers(row_masses: list[int]) -> F32Array:
 
 def logprob(values: F32Array, top: np.float32 | F32Array, log_normalizer: np.float32 | F32Array) -> F32Array:
     """Log-probabilities of raw logits, given the greatest logit and the normalizer of their row or rows."""
-    return (values - top) - log_normalizer + np.float32(0.0)  # the last turns -0 into 0
+    return (values - top) - log_normalizer
 
 
 def candidate_bound(kth: float, top: float, log_normalizer: float) -> float:

@@ -41,6 +41,7 @@ from tests.docs.pages import (
     rows,
     section,
 )
+from tests.test_layers import LAYERS
 from verifier_service.metrics import VerifierMetrics
 
 SETTINGS: dict[str, type] = {"verifier": VerifierSettings, "drafter": DrafterSettings, "gateway": GatewaySettings}
@@ -196,6 +197,12 @@ def test_links_lead_somewhere_and_files_that_are_named_exist(page: Any) -> None:
         named = re.fullmatch(r"([\w.-]+)/[\w./-]+", code)
         if named and named[1] in TREES and "*" not in code:
             assert (ROOT / code).exists(), f"there is no {code}"
+
+
+def test_the_map_shows_the_layers_that_are_enforced() -> None:
+    shown = next(block.text for block in blocks("text") if block.text.startswith("cli | "))
+    enforced = [[name for name in line if find_spec(name)] for line in LAYERS]
+    assert shown.splitlines() == [" | ".join(name.removeprefix("nacre.") for name in line) for line in enforced]
 
 
 def test_every_page_is_in_the_index() -> None:

@@ -100,6 +100,17 @@ def test_the_tiny_model_keeps_every_kind_of_layer_and_scales_windows_below_the_t
     assert config.num_hidden_layers == 26, "the real config is left alone"
 
 
+def test_layers_that_share_keys_and_values_store_them_once() -> None:
+    with quiet():
+        model = conformance.tiny_model(Gemma4TextConfig(num_kv_shared_layers=12))
+        model.set_attn_implementation(packed.ATTENTION)
+    layers = packed.survey(model)
+    sharing = [(layer, shape.store) for layer, shape in enumerate(layers) if shape.store != layer]
+    assert sharing == [(2, 0), (3, 1)]
+    forward = packed.PackedForward(model, kv_bytes=1 << 20)
+    assert forward.slot_bytes == layers[0].slot_bytes + layers[1].slot_bytes
+
+
 def test_the_verdict_is_computed_once_per_config(monkeypatch: pytest.MonkeyPatch) -> None:
     config = build(LlamaConfig)
     first = conformance.check(config)

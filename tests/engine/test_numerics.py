@@ -57,7 +57,8 @@ def test_models_on_torch_linears_are_padded(family: str, new_engine: Callable[..
 
 
 def test_experts_on_torch_are_never_called_exact(new_engine: Callable[..., Engine]) -> None:
-    assert new_engine("gpt_oss").info.numerics.startswith("unverified/")
+    for dtype in ("float32", "bfloat16"):  # in bf16 a few passes show no difference
+        assert new_engine("gpt_oss", dtype).info.numerics.startswith("unverified/")
 
 
 def test_a_draft_model_is_not_measured_and_not_padded(new_engine: Callable[..., Engine]) -> None:
