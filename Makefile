@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench protos train-demo-pair nightly clean
+.PHONY: help setup demo test check format bench protos release-protos train-demo-pair nightly clean
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,8 @@ bench: $(READY)  ## speculation against plain decoding and transformers' generat
 
 protos: $(READY) ## regenerate nacre/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/nacre/v1/*.proto
+
+release-protos: $(READY) ## record the wire format as released: later changes must fit it
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --include_imports --descriptor_set_out=protos/nacre/v1/released.binpb protos/nacre/v1/*.proto
 
 train-demo-pair: $(READY) ## train the bundled models again (hours)

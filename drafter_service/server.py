@@ -32,7 +32,9 @@ async def serve(settings: DrafterSettings) -> None:
     worker = DraftWorker(proposer, limits, max_sessions=settings.max_sessions, batch_nodes=settings.batch_nodes)
     method = proposer.traits.name
     metrics = DrafterMetrics(method)
-    servicer = DrafterServicer(worker, handshake=built.handshake, method=method, metrics=metrics)
+    servicer = DrafterServicer(
+        worker, handshake=built.handshake, method=method, metrics=metrics, allowed=settings.verifiers
+    )
     drafter_pb2_grpc.add_DrafterServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)
     worker_task = asyncio.create_task(worker.run(), name="draft-worker")

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Collection
 
 import grpc
 
 from drafter_service.metrics import DrafterMetrics
-from nacre.errors import InvalidArgument, NacreError, ResourceExhausted
+from nacre.errors import InvalidArgument, NacreError, ResourceExhausted, Unauthenticated
 from nacre.runtime.draft_worker import DraftWorker
 from nacre.runtime.drafter_stream import draft_for_session
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
@@ -28,11 +29,20 @@ _ADDRESS = re.compile(r"[A-Za-z0-9.\-_\[\]:]+:\d{1,5}")
 class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
     """One task per joined session; one channel per verifier, the least recently used closed beyond `MAX_CHANNELS`."""
 
-    def __init__(self, worker: DraftWorker, *, handshake: pb.Handshake, method: str, metrics: DrafterMetrics) -> None:
+    def __init__(
+        self,
+        worker: DraftWorker,
+        *,
+        handshake: pb.Handshake,
+        method: str,
+        metrics: DrafterMetrics,
+        allowed: Collection[str] = (),
+    ) -> None:
         self._worker = worker
         self._handshake = handshake
         self._method = method
         self._metrics = metrics
+        self._allowed = frozenset(allowed)
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
         self._tasks: dict[asyncio.Task[None], str] = {}
         self.draining = False
@@ -74,6 +84,8 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             raise InvalidArgument(
                 f"verifier_address is {address[:80]!r}; it must be host:port", param="verifier_address"
             )
+        if self._allowed and address not in self._allowed:
+            raise Unauthenticated(f"this drafter may not join sessions at {address}; add it to the drafter's verifiers")
         if not ticket or len(ticket) > MAX_TICKET_BYTES:
             raise InvalidArgument(
                 f"ticket has {len(ticket)} bytes; it must have 1 to {MAX_TICKET_BYTES}", param="ticket"

@@ -15,6 +15,7 @@ numbers are dropped until then.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -77,7 +78,7 @@ class RoutedSession:
         self._pending: deque[Event] = deque()
         self._cancelled = False
         self._finished: pb.Finished | None = None
-        self._parting: asyncio.Task[None] | None = None
+        self._parting = False
         self.drafted = False  # ever
         self._drafted = False  # on the present stream
         self._numbering_lost = False  # drop the client's drafts until one begins at node 1
@@ -123,6 +124,8 @@ class RoutedSession:
         patience: dict[type[NacreError], float] = {ResourceExhausted: self._settings.queue_timeout_s}
         await self._open(patience, tried=set())
         assert self._leg is not None
+        if self._cancelled:  # before there was anyone to tell
+            await self.cancel()
         return self._leg.opened
 
     async def next(self) -> Event:
@@ -166,13 +169,16 @@ class RoutedSession:
     def close(self) -> None:
         """Lets go of the verifier, giving the session up if it is not over. Never waits."""
         self._leave_seat()
-        if self._leg is not None and self._parting is None:
-            self._parting = self._part(self._leg, cancel=self._finished is None)
+        if self._leg is not None and not self._parting:
+            self._parting = True
+            self._part(self._leg, cancel=self._finished is None)
 
     async def settled(self, timeout_s: float) -> None:
         """After `close()`: waits for the verifier's last word, which completes `statistics`."""
-        if self._parting is not None:
-            await asyncio.wait({self._parting}, timeout=timeout_s)
+        if self._parting and self._leg is not None and self._finished is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._leg.over.wait()
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -240,7 +246,10 @@ class RoutedSession:
             raise error
         begun = time.monotonic()
         self._leg, self._numbering_lost, self._drafted = None, True, False
-        leg.cut()
+        if lost.silent:  # it may still hear that nobody wants its tokens any more
+            self._part(leg)
+        else:
+            leg.cut()
         if self.failovers >= self._settings.max_failovers:
             self._plane.metrics.failover("reopen", "failure")
             raise Unavailable(
@@ -342,8 +351,8 @@ class RoutedSession:
             raise
         return leg
 
-    def _part(self, leg: Leg, *, cancel: bool = True) -> asyncio.Task[None]:
-        return self._plane.background(leg.part(cancel=cancel), "parting from a verifier")
+    def _part(self, leg: Leg, *, cancel: bool = True) -> None:
+        self._plane.background(leg.part(cancel=cancel), "parting from a verifier")
 
     def _leave_seat(self) -> None:
         if self._seat is not None:

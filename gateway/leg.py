@@ -41,6 +41,7 @@ class Leg:
         self.upstream = upstream
         self.opened = pb.Opened()
         self.farewell: pb.SessionStatistics | None = None  # totals of the session, once it has ended
+        self.over = asyncio.Event()  # there is a farewell, or there will be none
         self._owner = owner
         self._call = upstream.stub.Session(metadata=metadata)
         self._events: asyncio.Queue[pb.SessionEvent | None] = asyncio.Queue(MAX_QUEUED_EVENTS)
@@ -119,15 +120,17 @@ class Leg:
                     if cancel:
                         await self.send(pb.SessionRequest(cancel=pb.Cancel()))
                     with contextlib.suppress(LegLost):
-                        while self.farewell is None:
+                        while cancel and self.farewell is None:
                             event = await self.receive(FAREWELL_S)
                             if event.WhichOneof("body") == "finished":
                                 self.farewell = event.finished.statistics
+                    self.over.set()
                     if self._reader is not None and not self._reader.done():
                         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                             await self._call.done_writing()
                         await asyncio.wait({self._reader}, timeout=FAREWELL_S)
         finally:
+            self.over.set()
             self.cut()
 
     async def _read(self) -> None:

@@ -80,7 +80,8 @@ def load(settings: VerifierSettings) -> tuple[Engine, Served]:
         threads=settings.threads,
         revision=settings.revision or None,
     )
-    versions = (f"processors-{PROCESSOR_VERSION}", f"noise-{NOISE_VERSION}")
+    device = settings.device.partition(":")[0]
+    versions = (f"processors-{PROCESSOR_VERSION}", f"noise-{NOISE_VERSION}", f"device-{device}")
     engine = Engine(loaded, kv_bytes=settings.kv_mb * 1024 * 1024, versions=versions)
     if loaded.tokenizer_path is None:
         raise FailedPrecondition(

@@ -18,7 +18,7 @@ from nacre.text import OutputText, Released, TokenEntry
 from nacre.v1 import session_pb2 as pb
 
 #: How long a finished answer waits for the verifier's last figures.
-FIGURES_WAIT_S = 0.5
+FIGURES_WAIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,11 @@ class Figures:
     seed: int = 0
     statistics: pb.SessionStatistics = field(default_factory=pb.SessionStatistics)
 
-    def add(self, session: RoutedSession, tokens: int) -> None:
+    def add(self, session: RoutedSession, tokens: int, *, first_of_prompt: bool) -> None:
         statistics = session.statistics
         self.completion_tokens += tokens
-        self.cached_tokens += statistics.cached_tokens
+        if first_of_prompt:  # the others find what it has computed, and a prompt counts once
+            self.cached_tokens += statistics.cached_tokens
         self.failovers += session.failovers
         self.seed = session.seed
         for item in pb.SessionStatistics.DESCRIPTOR.fields:
@@ -79,7 +80,7 @@ class Generation:
             await self._listen(begun)
             self._session.close()
             await self._session.settled(FIGURES_WAIT_S)
-            figures.add(self._session, self._tokens)
+            figures.add(self._session, self._tokens, first_of_prompt=self._index % self._job.n == 0)
             self._plane.metrics.speculated(self._session.statistics)
         except NacreError as error:
             self._plane.metrics.failed(error.grpc_status)

@@ -35,6 +35,14 @@ OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
     *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
 }
 OP VF vf_load_bf16(const uint16_t *p) { return load_8(p, NK_BF16, 0); }
+OP VF vf_round_bf16(VF a) {
+    __m256i bits = _mm256_castps_si256(a);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    bits = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    bits = _mm256_and_si256(bits, _mm256_set1_epi32((int)0xffff0000));
+    __m256 nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+    return _mm256_blendv_ps(_mm256_castsi256_ps(bits), nan, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
 OP void vf_store_bf16(uint16_t *p, VF a) {
     __m256i bits = _mm256_castps_si256(a);
     __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

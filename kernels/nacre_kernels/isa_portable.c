@@ -47,6 +47,10 @@ OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
 OP VF vf_load_bf16(const uint16_t *p) {
     return (VF){nk_from_bf16(p[0]), nk_from_bf16(p[1]), nk_from_bf16(p[2]), nk_from_bf16(p[3])};
 }
+OP VF vf_round_bf16(VF a) {
+    for (int i = 0; i < WF; i++) a[i] = nk_from_bf16(nk_to_bf16(a[i]));
+    return a;
+}
 OP void vf_store_bf16(uint16_t *p, VF a) {
     for (int i = 0; i < WF; i++) p[i] = nk_to_bf16(a[i]);
 }

@@ -394,12 +394,7 @@ HOT void store_as(void *p, int64_t at, VF value, const int type) {
         vf_store((float *)p + at, value);
 }
 
-HOT VF rounded_to(VF value, const int type) {
-    uint16_t bits[WF];
-    if (type != NK_BF16) return value;
-    vf_store_bf16(bits, value);
-    return vf_load_bf16(bits);
-}
+HOT VF rounded_to(VF value, const int type) { return type == NK_BF16 ? vf_round_bf16(value) : value; }
 
 HOT void gate_as(const int type, const int kind, const void *gate, const void *up, void *out, int64_t count) {
     int64_t i = 0;

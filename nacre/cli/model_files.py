@@ -83,9 +83,9 @@ def read_model_files(path: Path) -> ModelFiles:
 
 def resolve(source: str) -> str:
     """A bundled model's name becomes its directory; everything else stays what it is. Raises NotFound."""
-    from nacre.models import BUNDLED, bundled
+    from nacre.models import located
 
-    return str(bundled(source)) if source in BUNDLED else source
+    return located(source)
 
 
 def cache_folder() -> Path:

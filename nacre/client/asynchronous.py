@@ -11,6 +11,7 @@ stream the tokens come down on.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,7 +47,11 @@ class AsyncClient:
         batch_nodes: int = 4,
         retry: Retry = Retry(),  # noqa: B008  a frozen value
         timeout_s: float = 30.0,
+        api_key: str | None = None,
     ) -> None:
+        """`api_key` is what a gateway with keys asks for; default: the environment's NACRE_API_KEY."""
+        key = os.environ.get("NACRE_API_KEY", "") if api_key is None else api_key
+        self._metadata = (("authorization", f"Bearer {key}"),) if key else ()
         self.address = address
         self._proposer = proposer
         self._drafting = drafting
@@ -84,7 +89,9 @@ class AsyncClient:
     async def model(self) -> verifier_pb2.GetModelResponse:
         """What is served: ids, limits, fingerprint."""
         return await self._patiently(
-            lambda: self._stub.GetModel(verifier_pb2.GetModelRequest(), timeout=self._timeout_s)
+            lambda: self._stub.GetModel(
+                verifier_pb2.GetModelRequest(), timeout=self._timeout_s, metadata=self._metadata
+            )
         )
 
     async def vocabulary(self) -> Vocabulary:
@@ -95,7 +102,8 @@ class AsyncClient:
 
     async def _tokenizer_json(self) -> bytes:
         data = bytearray()
-        async for piece in self._stub.GetTokenizer(verifier_pb2.GetTokenizerRequest(), timeout=self._timeout_s):
+        request = verifier_pb2.GetTokenizerRequest()
+        async for piece in self._stub.GetTokenizer(request, timeout=self._timeout_s, metadata=self._metadata):
             data += piece.chunk
             if len(data) > MAX_TOKENIZER_BYTES:
                 raise InvalidArgument(f"{self.address} sends a tokenizer of more than {MAX_TOKENIZER_BYTES} bytes")
@@ -124,6 +132,7 @@ class AsyncClient:
             vocabulary=vocabulary,
             worker=self._worker,
             handshake=messages.handshake(tokenizer_fingerprint=vocabulary.fingerprint),
+            metadata=self._metadata,
             retry=self._retry,
         )
 

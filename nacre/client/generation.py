@@ -110,6 +110,7 @@ class Generation:
         vocabulary: Vocabulary | None = None,
         worker: DraftWorker | None = None,
         handshake: pb.Handshake | None = None,
+        metadata: tuple[tuple[str, str], ...] = (),
         retry: Retry = Retry(),
     ) -> None:
         if request.stop and vocabulary is None:
@@ -127,7 +128,9 @@ class Generation:
         self.drafter_ticket = ""
         self._stub = stub
         self._address = address
-        self._worker = worker
+        # Nobody may draft for plain decoding, not even its owner.
+        self._worker = worker if request.speculation is not SpeculationMode.OFF else None
+        self._metadata = metadata
         self._handshake = handshake or messages.handshake()
         self._retry = retry
         self._output = OutputText(vocabulary, request.stop) if vocabulary is not None else None
@@ -168,7 +171,7 @@ class Generation:
 
     async def _stream(self) -> AsyncGenerator[Piece, None]:
         """One connection's worth of the generation."""
-        call = self._stub.Session()
+        call = self._stub.Session(metadata=self._metadata)
         drafting = _DeviceDrafting(self._worker, call)
         ended = False
         try:

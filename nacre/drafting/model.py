@@ -93,6 +93,9 @@ class ModelProposer:
     `block` builds what `forward.step` takes (`nacre.engine.RowBlock`): this layer lies below the engine's.
     """
 
+    #: The set-up loads a draft model and hands over its engine.
+    needs_model = True
+
     def __init__(
         self,
         forward: TreeForward,
@@ -117,7 +120,7 @@ class ModelProposer:
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="model", shape="tree", batch=self._batch, reach=1, needs_model=True)
+        return ProposerTraits(name="model", shape="tree", batch=self._batch, reach=1)
 
     def open(self, session: int, context: DraftContext) -> None:
         sequence = self._forward.open("draft", context.tokens)

@@ -25,7 +25,7 @@ class ProposerTraits:
     `shape`: "tree" if it offers rival guesses, "chain" if one line. `batch` is how many nodes one call should be
     given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
-    rule every proposer is exact. `needs_model` tells the set-up whether a draft model must be loaded.
+    rule every proposer is exact.
     """
 
     name: str
@@ -33,7 +33,6 @@ class ProposerTraits:
     batch: int
     reach: int
     exact: bool = True
-    needs_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,10 @@ class Guess:
 
 
 class Proposer(Protocol):
-    """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers."""
+    """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers.
+
+    A class that needs a draft model says so with an attribute `needs_model = True`; it is then built with an engine.
+    """
 
     @property
     def traits(self) -> ProposerTraits: ...

@@ -145,7 +145,7 @@ def _fetch(repo: str, revision: str | None) -> tuple[Path, str, str]:
 
     try:
         snapshot = huggingface_hub.snapshot_download(
-            repo, revision=revision, allow_patterns=["*.json", "*.safetensors"], ignore_patterns=["*/*"]
+            repo, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"], ignore_patterns=["*/*"]
         )
     except errors.HFValidationError:
         raise NotFound(

@@ -39,9 +39,7 @@ def bundled(name: str) -> Path:
 
 def located(source: str) -> str:
     """Where a model named on a command line is: a bundled name becomes its directory, all else stays as it is."""
-    if source in BUNDLED and not Path(source).exists():
-        return str(bundled(source))
-    return source
+    return str(bundled(source)) if source in BUNDLED else source
 
 
 def held_out_modules() -> list[Module]:

@@ -118,8 +118,8 @@ class DraftWorker:
         self.totals.lost += rollback.lost
         if rollback.tokens:
             drafted.news.append((rollback.tokens, rollback.trunk))
-            self._flush(drafted)  # the window has room again
-            self._wake.set()
+        self._flush(drafted)  # the window has room again, or a verifier that was behind has caught up
+        self._wake.set()
 
     def reanchored(self, number: int, reanchor: Reanchor) -> None:
         drafted = self._sessions.get(number)

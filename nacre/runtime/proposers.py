@@ -26,7 +26,7 @@ class BuiltProposer:
 def build_proposer(settings: DrafterSettings) -> BuiltProposer:
     """Raises NacreError naming what is missing. Blocking: loads weights."""
     kind = proposer_class(settings.method)
-    if settings.method != "model":
+    if not getattr(kind, "needs_model", False):
         return BuiltProposer(kind(), messages.handshake())
     from nacre.engine import Engine, RowBlock, load_model
 

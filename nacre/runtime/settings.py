@@ -71,7 +71,9 @@ class DrafterSettings:
     children: int = setting(4, "most rival guesses at one position", least=1, most=32)
     least_survival: float = setting(0.01, "guesses less likely than this are not extended", least=0, most=1)
     kv_mb: int = setting(256, "memory for the draft model's keys and values, MiB", least=1, most=1_000_000)
-    drain_s: float = setting(5.0, "seconds to leave sessions after SIGTERM", least=0, most=3600)
+    verifiers: tuple[str, ...] = setting(
+        (), "addresses it may be told to join, host:port, comma separated; none given: any"
+    )
     log_level: str = setting("info", "debug, info, warning or error")
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import RowBudget, share_rows
-from nacre.session import Commit, Received, VerifierSession
+from nacre.session import Commit, Received, SpeculationMode, VerifierSession
 from nacre.session.messages import Draft
 
 log = logging.getLogger("nacre.verifier")
@@ -249,12 +249,13 @@ class VerifierHost:
                 self.cancel(session)
 
     def _collect(self) -> list[PassItem]:
-        """One item per session that can use a pass, longest waiting first."""
+        """One item per session that can use a pass, in the order in which they get room."""
         ready = [s for s in self._sessions.values() if s.machine.plannable and s.owner_lost_at is None]
-        ready.sort(key=lambda session: session.ready_since)
+        # Who has begun comes first: two sessions without room for both must not take it from each other in turns.
+        now = self._clock()
+        ready.sort(key=lambda session: (not session.engine.begun, _gives_way(session, now), session.ready_since))
         ready = ready[: self.limits.budget.pass_rows]
         rows = share_rows([session.machine.tree for session in ready], self.limits.budget)
-        now = self._clock()
         return [
             PassItem(
                 session,
@@ -272,6 +273,9 @@ class VerifierHost:
         for outcome in result.outcomes:
             session: HostedSession = outcome.item.session
             machine, plan = session.machine, outcome.item.plan
+            if outcome.deferred:
+                machine.abandon(plan)
+                continue
             session.ready_since = now
             if outcome.error is not None:
                 machine.abandon(plan)
@@ -313,3 +317,14 @@ class VerifierHost:
                 session.announce()
         if self._observe is not None:
             self._observe(result)
+
+
+#: A session in throughput mode lets others go first this long at most.
+PATIENCE_S = 1.0
+
+
+def _gives_way(session: HostedSession, now: float) -> bool:
+    """In throughput mode a tip without guesses takes a row only where the batch has room."""
+    machine = session.machine
+    throughput = machine.mode is SpeculationMode.THROUGHPUT
+    return throughput and len(machine.tree) == 0 and now - session.ready_since < PATIENCE_S

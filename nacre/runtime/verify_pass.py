@@ -1,7 +1,9 @@
 """One verify pass: rows of many sessions in, the target's choices out. Runs in the engine's thread.
 
 Whatever the engine has lost of a session's KV (a new session, an eviction) is computed again first, in chunks: the
-machines never know. A pass in which one session fails is repeated without it, so nobody else is harmed.
+machines never know. A session for which there is no room waits for the others; one that fails, fails alone. A row
+without usable logits harms only the session whose text runs through it: what was guessed beside the text decides
+nothing, not even this.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nacre.engine.rows import RowBlock
-from nacre.sampling import Choice, History, RowContext, SamplingParams, choose_rows
+from nacre.errors import NacreError, ResourceExhausted
+from nacre.sampling import Choice, History, RowContext, SamplingParams, UnusableLogits, choose_rows
 
 if TYPE_CHECKING:
     from nacre.engine import Engine
@@ -29,6 +32,8 @@ class EngineSession:
     top_logprobs: int
     history: History
     sequence: int | None = None
+    # Whether keys and values of this session are in the cache: who has begun goes before who has not.
+    begun: bool = False
     # Row ids of the last pass: first those of text that was missing from the cache, then the plan's.
     _row_ids: range = range(0)
     _filled: int = 0
@@ -57,12 +62,14 @@ class PassItem:
 class Outcome:
     """`sampled` has one choice per plan row; None if only a chunk of the prompt was computed, or on an error.
 
-    `resolution` is filled in by the host once the session has settled.
+    `deferred`: there was no room for this session beside the others; nothing was computed. `resolution` is filled in
+    by the host once the session has settled.
     """
 
     item: PassItem
     sampled: tuple[Choice, ...] | None = None
     error: Exception | None = None
+    deferred: bool = False
     cached_tokens: int = 0
     prompt_rows: int = 0
     resolution: Resolution | None = None
@@ -127,7 +134,16 @@ class VerifyPass:
                 continue
             room = max(0, room - part.filled)
             parts.append(part)
-        outcomes.extend(self._compute(parts))
+        try:
+            return outcomes + self._compute(parts)
+        except Exception as error:  # noqa: BLE001  find out whose fault it was, one session at a time
+            if len(parts) == 1:
+                return [*outcomes, Outcome(parts[0].item, error=error)]
+        for part in parts:
+            sequence = part.item.engine.sequence
+            if sequence is not None:
+                self.engine.advance(sequence, ())  # rows of the failed pass, if there are any
+            outcomes.extend(self._run([part.item]))
         return outcomes
 
     def _compute(self, parts: list[_Part]) -> list[Outcome]:
@@ -135,7 +151,13 @@ class VerifyPass:
             return []
         admission = self.engine.admit([part.block for part in parts])
         refused = {id(block): error for block, error in admission.refused}
-        outcomes = [Outcome(part.item, error=refused[id(part.block)]) for part in parts if id(part.block) in refused]
+        outcomes = []
+        for part in parts:
+            error = refused.get(id(part.block))
+            if error is not None:
+                waits = isinstance(error, ResourceExhausted) and bool(admission.accepted)
+                part.item.engine.begun = part.cached > 0
+                outcomes.append(Outcome(part.item, error=None if waits else error, deferred=waits))
         parts = [part for part in parts if id(part.block) not in refused]
         if not parts:
             return outcomes
@@ -144,15 +166,25 @@ class VerifyPass:
         for part, ids in zip(parts, result.row_ids, strict=True):
             part.item.engine._row_ids = ids
             part.item.engine._filled = part.filled
+            part.item.engine.begun = True
             if part.sampled:
                 contexts.extend(_contexts(part.item))
-        choices = self._choose(result.logits, contexts)
+        choices, errors = self._choose(result.logits, contexts)
         start = 0
         for part in parts:
             count = len(part.item.plan.tokens) if part.sampled else 0
             sampled = tuple(choices[start : start + count]) if part.sampled else None
+            harmed = _harmed_row(part.item.plan, sampled) if errors and sampled is not None else None
+            outcomes.append(
+                Outcome(
+                    part.item,
+                    sampled if harmed is None else None,
+                    errors[start + harmed] if harmed is not None else None,
+                    cached_tokens=part.cached,
+                    prompt_rows=part.filled,
+                )
+            )
             start += count
-            outcomes.append(Outcome(part.item, sampled, cached_tokens=part.cached, prompt_rows=part.filled))
         return outcomes
 
     def _part(self, item: PassItem, room: int) -> _Part:
@@ -186,14 +218,30 @@ class VerifyPass:
         block = RowBlock(session.sequence, (*missing, *plan.tokens), tuple(parents), logits_from=filled)
         return _Part(item, block, cached, filled, True)
 
-    def _choose(self, logits: Any, contexts: Sequence[RowContext]) -> list[Choice]:
+    def _choose(self, logits: Any, contexts: Sequence[RowContext]) -> tuple[list[Choice], dict[int, NacreError]]:
+        """A choice per row; rows that have none get a token that no guess carries, and their error."""
         if not contexts:
-            return []
-        if logits.device.type == "cpu":
-            return choose_rows(logits.numpy(), contexts)
-        from nacre.sampling.torch_sampler import choose_rows as choose_rows_on_device
+            return [], {}
+        try:
+            if logits.device.type == "cpu":
+                return choose_rows(logits.numpy(), contexts), {}
+            from nacre.sampling.torch_sampler import choose_rows as choose_rows_on_device
 
-        return choose_rows_on_device(logits, contexts)
+            return choose_rows_on_device(logits, contexts), {}
+        except UnusableLogits as unusable:
+            return [choice or _NO_CHOICE for choice in unusable.choices], unusable.errors
+
+
+_NO_CHOICE = Choice(token=-1)
+
+
+def _harmed_row(plan: VerifyPlan, sampled: Sequence[Choice]) -> int | None:
+    """The row without a choice that the text runs through, if there is one."""
+    children = {(parent, plan.tokens[row]): row for row, parent in enumerate(plan.parents)}
+    row: int | None = 0
+    while row is not None and sampled[row] is not _NO_CHOICE:
+        row = children.get((row, sampled[row].token))
+    return row
 
 
 def _contexts(item: PassItem) -> list[RowContext]:

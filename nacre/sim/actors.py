@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Proposer
@@ -121,10 +122,7 @@ class OwnerActor:
                 self._ticket = message.ticket
                 verifier = self.verifiers[self._at]
                 for drafter in self.drafters:
-                    self.world.after(
-                        self.spec.link.delay_s,
-                        lambda drafter=drafter: drafter.attach(verifier, message.ticket),  # type: ignore[misc]
-                    )
+                    self.world.after(self.spec.link.delay_s, partial(drafter.attach, verifier, message.ticket))
             case Commit():
                 self._take(message)
             case Finished():

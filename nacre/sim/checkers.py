@@ -281,15 +281,12 @@ class VerifierChecks:
             len(tree) == len(found) <= limits.window_nodes * limits.max_streams, "memory", f"{len(tree)} nodes counted"
         )
         require(session.streams.keys() == self.streams.keys(), "memory", "other streams than have joined")
-        for ordinal, stream in session.streams.items():
-            unresolved = stream.unresolved_nodes
-            require(stream.next_node == self.streams[ordinal].next_number, "bounded", f"next is {stream.next_node}")
-            require(
-                unresolved == len(self.streams[ordinal].live) <= limits.window_nodes,
-                "bounded",
-                f"{unresolved} unresolved",
-            )
-            require(len(stream._trunk) <= limits.window_nodes, "memory", f"{len(stream._trunk)} settled numbers kept")
+        for ordinal, machine in session.streams.items():
+            model = self.streams[ordinal]
+            unresolved = machine.unresolved_nodes
+            require(machine.next_node == model.next_number, "bounded", "next node is", machine.next_node)
+            require(unresolved == len(model.live) <= limits.window_nodes, "bounded", unresolved, "unresolved")
+            require(len(machine._trunk) <= limits.window_nodes, "memory", len(machine._trunk), "settled numbers kept")
 
 
 class DrafterChecks:

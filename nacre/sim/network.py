@@ -11,6 +11,7 @@ interleaving can happen. A stream ends in one of two ways:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from nacre.errors import NacreError, Unavailable
@@ -73,11 +74,9 @@ class Stream:
             return
         self._cut = True
         self._world.note(" <-> ".join(end.name for end in self._ends), "stream cut")
+        cut = Unavailable("the stream was cut")
         for end in self._ends:
-            delay_s = notice_s * self._dice.unit()
-            self._world.after(
-                delay_s, lambda end=end: self._end(end, Unavailable("the stream was cut"), by_network=True)
-            )
+            self._world.after(notice_s * self._dice.unit(), partial(self._end, end, cut, by_network=True))
 
     def _other(self, end: Peer) -> Peer:
         opener, server = self._ends

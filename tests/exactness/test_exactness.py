@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
@@ -16,9 +17,9 @@ from nacre.session import FinishReason, SpeculationMode
 from tests.exactness import reference
 from tests.services import TARGET, Services, services
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(3600 if os.environ.get("NACRE_NIGHTLY") else 900)]
 
-TOKENS = 20
+TOKENS = 96 if os.environ.get("NACRE_NIGHTLY") else 20
 
 SAMPLINGS = {
     "greedy": SamplingParams(temperature=0.0),

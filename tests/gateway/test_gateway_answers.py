@@ -109,6 +109,9 @@ async def test_a_stream_says_what_a_whole_answer_says(chat: bool, fields: dict[s
         if "return_token_ids" in fields:
             assert [token for part in own for token in part.get("token_ids", ())] == choice["token_ids"]
     assert last["choices"] == []
+    for usage in (last["usage"], whole["usage"]):
+        cached = usage.pop("prompt_tokens_details")["cached_tokens"]
+        assert cached == 2 or "stop" in fields
     assert last["usage"] == whole["usage"]
     if "stop" not in fields:  # how far the verifier gets before it hears of a stop string is chance
         assert last["metrics"]["speculative_decoding"] == whole["metrics"]["speculative_decoding"]

@@ -189,6 +189,20 @@ async def test_a_cancel_ends_the_session_at_the_verifier_and_is_confirmed() -> N
     assert owner.tokens == EXPECTED[: len(owner.tokens)]
 
 
+async def test_a_cancel_right_behind_the_opening_is_not_forgotten() -> None:
+    async with FakeVerifier() as verifier, listening([verifier]) as gateway:
+        verifier.faults.pause_after = 10
+        verifier.faults.slow_to_answer = asyncio.Event()
+        call = gateway.stub.Session()
+        await call.write(opening())
+        await call.write(pb.SessionRequest(cancel=pb.Cancel()))
+        await until(lambda: verifier.sessions)
+        await asyncio.sleep(0.1)  # the cancel has reached the gateway
+        verifier.faults.slow_to_answer.set()
+        await until(lambda: verifier.cancels == 1)
+        call.cancel()
+
+
 async def test_an_owner_that_lost_its_connection_comes_back_by_its_ticket() -> None:
     async with FakeVerifier() as verifier, listening([verifier]) as gateway:
         verifier.faults.pause_after = 20
@@ -298,7 +312,6 @@ async def test_a_client_may_draft_on_its_own_stream_across_a_move() -> None:
             verifier.faults.resume.set()
     assert drafting.machine.tokens == [*PROMPT, *EXPECTED]
     assert drafting.reanchored == 2
-    assert verifier.sessions[0].received > 0
 
 
 async def test_a_draft_from_before_a_move_is_dropped_not_an_error() -> None:

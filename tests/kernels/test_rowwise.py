@@ -77,7 +77,9 @@ def test_the_activation_is_what_its_reference_says(dtype: torch.dtype, kind: str
     for above in (None, up):
         got, wanted = gated_activation(gate, above, kind), reference.gated_activation(gate, above, kind)
         assert torch.allclose(got.double(), wanted.double(), rtol=small, atol=2e-6 if kind == "gelu_tanh" else 1e-30)
-    assert gated_activation(torch.tensor([float("nan")] * 3 + [1.0]), None, kind).isnan().tolist() == [True] * 3 + [False]
+    assert gated_activation(torch.tensor([float("nan")] * 3 + [1.0]), None, kind).isnan().tolist() == [True] * 3 + [
+        False
+    ]
 
 
 def config(kind: type[PretrainedConfig], **changes: object) -> PretrainedConfig:
@@ -117,7 +119,9 @@ def test_a_fused_model_computes_what_the_model_computes(
     assert {module.late_rounding for module in fused} == {late} or dtype == F32
     assert all(torch.equal(module._factor, module.weight.float() + offset) for module in fused)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in weights.items())
-    assert torch.allclose(after.float(), before.float(), atol=1e-5 if dtype == F32 else 0.05 * float(before.abs().max()))
+    assert torch.allclose(
+        after.float(), before.float(), atol=1e-5 if dtype == F32 else 0.05 * float(before.abs().max())
+    )
     assert fuse_rowwise(model).norms == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nacre.session import DrafterLimits, FinishReason, SessionLimits
@@ -63,6 +65,23 @@ def test_no_malice_costs_a_pass_or_changes_the_text(kind: str) -> None:
     assert attacked.tokens == alone.tokens
     assert attacked.passes <= alone.passes
     assert attacked.seconds == pytest.approx(alone.seconds) or attacked.passes < alone.passes
+
+
+ILLEGAL = {
+    "wrong_parents", "future_anchor", "no_anchor", "out_of_order", "flood", "huge_message", "foreign_tokens",
+    "bad_confidence", "empty",
+}  # fmt: skip
+
+
+#: Legal at one time and illegal at another.
+MIXED = {"random_parents", "replays", "any"}
+
+
+@pytest.mark.parametrize("kind", sorted(MALICES.keys() - MIXED))
+def test_what_is_illegal_is_refused_and_what_is_merely_useless_is_not(kind: str) -> None:
+    roomy = replace(VERIFIER, limits=SessionLimits(window_nodes=256))
+    (session,) = run(DrafterSpec(kind=kind, step_s=0.02), verifier=roomy).sessions
+    assert (session.tallies[0].refused_drafts > 0) == (kind in ILLEGAL)
 
 
 def test_a_malicious_drafter_harms_no_other_session() -> None:
