@@ -121,7 +121,7 @@ def test_more_sessions_than_rows_take_turns_and_all_finish() -> None:
     assert all(session.finished is FinishReason.LENGTH for session in outcome.sessions)
     assert all(session.passes == TOKENS for session in outcome.sessions)
     ends = [session.seconds or 0.0 for session in outcome.sessions]
-    assert max(ends) - min(ends) <= 3 * PASS_S + 1e-9
+    assert max(ends) - min(ends) <= 5 * PASS_S
 
 
 def test_better_acceptance_and_rival_guesses_need_fewer_passes() -> None:
