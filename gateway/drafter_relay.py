@@ -13,8 +13,9 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+from gateway.client_stream import linger, listening
 from gateway.leg import Leg, LegLost
-from gateway.plane import Plane, one_cause
+from gateway.plane import Plane
 from gateway.records import Record
 from nacre.errors import Cancelled, Internal, InvalidArgument, NacreError, Unauthenticated, Unavailable
 from nacre.v1 import session_pb2 as pb
@@ -22,7 +23,6 @@ from nacre.v1 import session_pb2 as pb
 log = logging.getLogger("nacre.gateway")
 
 _RETRY_S = 0.1
-LINGER_S = 1.0
 #: Failures after which the session may be found elsewhere; an unknown ticket is one that a verifier took with it.
 _MOVED = (Unavailable, Cancelled, Internal, Unauthenticated)
 
@@ -39,22 +39,29 @@ class DrafterRelay:
         self._seen = -1  # tokens the drafter has; -1 before it has been admitted
         self._level = True  # the drafter knows that its present numbers count
         self._numbering_lost = False
+        self._error: NacreError | None = None  # in what the drafter sends
 
     async def run(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
         """Relays until the session ends. Raises NacreError if the drafter is refused or the session is lost."""
         try:
-            async with one_cause(), asyncio.TaskGroup() as group:
-                forwarding = group.create_task(self._forward(requests))
+            async with listening(lambda: self._forward(requests), self._told) as listener:
                 await self._deliver()
-                await linger(forwarding)
-                forwarding.cancel()
+                await linger(listener)
         finally:
             if self._leg is not None:
                 self._leg.cut()
 
+    def _told(self, error: NacreError) -> None:
+        """The drafter has broken the protocol: whoever reads from the verifier for it hears that at once."""
+        self._error = error
+        if self._leg is not None:
+            self._leg.fail(error)
+
     async def _deliver(self) -> None:
         for _ in range(self._plane.settings.max_failovers + 1):
             leg = await self._joined()
+            if self._error is not None:
+                raise self._error
             if leg is None:
                 break
             try:
@@ -148,11 +155,3 @@ class DrafterRelay:
                 continue
             self._numbering_lost = False
             await leg.send(request)
-
-
-async def linger(listening: asyncio.Task[None]) -> None:
-    """After the last event: gives a client that sends guesses the time to close its side first.
-
-    A write to a call that is over fails, and in grpc.aio takes the events with it that its client has not read yet.
-    """
-    await asyncio.wait({listening}, timeout=LINGER_S)

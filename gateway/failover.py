@@ -352,7 +352,7 @@ class RoutedSession:
         return leg
 
     def _part(self, leg: Leg, *, cancel: bool = True) -> None:
-        self._plane.background(leg.part(cancel=cancel), "parting from a verifier")
+        self._plane.background(lambda: leg.part(cancel=cancel), "parting from a verifier")
 
     def _leave_seat(self) -> None:
         if self._seat is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ class Plane:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     _loose: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def background(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[None]:
+    def background(self, work: Callable[[], Coroutine[Any, Any, Any]], name: str) -> asyncio.Task[None]:
         """Runs `work` on behalf of the process; whatever goes wrong in it is logged and ends there."""
         task = self.tasks.create_task(_contained(work, name), name=name)
         self._loose.add(task)
@@ -51,9 +51,9 @@ class Plane:
             task.cancel()
 
 
-async def _contained(work: Coroutine[Any, Any, Any], name: str) -> None:
+async def _contained(work: Callable[[], Coroutine[Any, Any, Any]], name: str) -> None:
     try:
-        await work
+        await work()
     except Exception:
         log.exception("%s failed", name)
 

@@ -98,7 +98,7 @@ class Records:
         self._records.add(record)
         self._tickets[record.drafter_ticket] = (record, False)
         self._tickets[record.owner_ticket] = (record, True)
-        record.work = self._plane.background(self._work(record), f"session-{record.id}")
+        record.work = self._plane.background(lambda: self._work(record), f"session-{record.id}")
         return record
 
     def by_ticket(self, ticket: str) -> tuple[Record, bool]:

@@ -14,8 +14,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from gateway.auth import ApiKeys
-from gateway.drafter_relay import DrafterRelay, linger
-from gateway.plane import Plane, one_cause
+from gateway.client_stream import OwnerStream
+from gateway.drafter_relay import DrafterRelay
+from gateway.plane import Plane
 from gateway.records import Record, Records
 from nacre.errors import InvalidArgument, NacreError, ResourceExhausted, Unavailable
 from nacre.v1 import session_pb2 as pb
@@ -101,26 +102,11 @@ class VerifierFace(verifier_pb2_grpc.VerifierServicer):
     async def _serve_owner(
         self, record: Record, position: int, requests: AsyncIterator[pb.SessionRequest], context: Any
     ) -> None:
-        delivered = False
+        stream = OwnerStream(record, context)
         try:
-            async with one_cause(), asyncio.TaskGroup() as group:
-                listening = group.create_task(_owner_says(record, requests))
-                while record.opened is None and not record.ended:
-                    await record.changed()
-                if record.opened is None:
-                    assert record.failure is not None
-                    raise record.failure
-                index, rest = record.replay(position)
-                await context.write(pb.SessionEvent(opened=record.opened_for(owner=True)))
-                if rest is not None:
-                    await context.write(pb.SessionEvent(commit=rest))
-                await _send_events(record, index, context)
-                delivered = True
-                if record.session.drafted:
-                    await linger(listening)
-                listening.cancel()
+            await stream.run(position, requests)
         finally:
-            self._records.owner_left(record, delivered=delivered)
+            self._records.owner_left(record, delivered=stream.delivered)
 
     # -- every call ----------------------------------------------------------------------------------------------
 
@@ -170,35 +156,3 @@ class VerifierFace(verifier_pb2_grpc.VerifierServicer):
                 yield request
         except (DecodeError, UnicodeDecodeError):
             raise InvalidArgument("a request could not be parsed; it is no nacre.v1.SessionRequest") from None
-
-
-async def _owner_says(record: Record, requests: AsyncIterator[pb.SessionRequest]) -> None:
-    async for request in requests:
-        match request.WhichOneof("body"):
-            case "draft":
-                await record.session.draft(request.draft)
-            case "cancel":
-                await record.session.cancel()
-            case other:
-                raise InvalidArgument(f"request {other or 'without a body'} after Open; an owner sends Draft or Cancel")
-
-
-async def _send_events(record: Record, index: int, context: Any) -> None:
-    """Everything from event `index` on, to the end. Raises the error that ended the session, or refused drafts."""
-    while True:
-        while len(record.events) <= index and not record.ended and record.refusal is None:
-            await record.changed()
-        if record.refusal is not None:
-            raise record.refusal
-        if index < len(record.events):
-            event = record.events[index]
-            index += 1
-            if isinstance(event, pb.Commit):
-                await context.write(pb.SessionEvent(commit=event))
-            else:
-                await context.write(pb.SessionEvent(reanchor=event))
-        elif record.failure is not None:
-            raise record.failure
-        else:
-            await context.write(pb.SessionEvent(finished=record.finished))
-            return

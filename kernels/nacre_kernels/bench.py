@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -53,7 +54,8 @@ def bench_linear(
     results: list[dict[str, object]] = []
     for m in rows:
         x = torch.randn(m, inputs).to(dtype)
-        ours_s, torch_s = best_times_s((lambda i, x=x: packed[i](x), lambda i, x=x: plain[i](x)), copies, budget_s)
+        runs = [partial(_call, layers, x) for layers in (packed, plain)]
+        ours_s, torch_s = best_times_s(runs, copies, budget_s)
         results.append(
             {
                 "op": "linear",
@@ -71,22 +73,26 @@ def bench_linear(
     return results
 
 
+def _call(layers: Sequence[torch.nn.Module], x: torch.Tensor, which: int) -> None:
+    layers[which](x)
+
+
 def bench_attention(
     rows: int, context: int, heads: int, kv_heads: int, dim: int, dtype: torch.dtype, threads: int, budget_s: float
 ) -> dict[str, object]:
     """`rows` rows of one sequence, a star of guesses below `context` committed keys, against dense torch attention."""
     slots = torch.randperm(context + rows).tolist()
-    pools = [torch.randn(context + rows, kv_heads, dim).to(dtype) for _ in range(2)]
+    k, v = (torch.randn(context + rows, kv_heads, dim).to(dtype) for _ in range(2))
     q = torch.randn(rows, heads, dim).to(dtype)
     plan = AttentionPlan.from_lists([slots[:context]], [(0, [slots[context + r]]) for r in range(rows)])
-    dense = [pool[slots[: context + 1]].transpose(0, 1)[None].contiguous() for pool in pools]
+    dense_k, dense_v = (pool[slots[: context + 1]].transpose(0, 1)[None].contiguous() for pool in (k, v))
     dense_q = q.transpose(0, 1)[None].contiguous()
 
     def ours(_: int) -> None:
-        paged_tree_attention(q, *pools, plan, scale=dim**-0.5, threads=threads)
+        paged_tree_attention(q, k, v, plan, scale=dim**-0.5, threads=threads)
 
     def plain(_: int) -> None:
-        torch.nn.functional.scaled_dot_product_attention(dense_q, *dense, enable_gqa=True)
+        torch.nn.functional.scaled_dot_product_attention(dense_q, dense_k, dense_v, enable_gqa=True)
 
     ours_s, torch_s = best_times_s((ours, plain), 4, budget_s)
     return {

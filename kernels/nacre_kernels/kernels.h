@@ -23,7 +23,7 @@
 
 #define NK_ABI_VERSION 2 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
-enum { NK_F32 = 0, NK_BF16 = 1 };        /* PUBLIC: element types */
+enum { NK_F32 = 0, NK_BF16 = 1 };       /* PUBLIC: element types */
 enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */
 
 /* ---- linear: shapes of the packed weight ---- */
@@ -94,7 +94,7 @@ typedef struct {
                        double *acc, int queries);
     /* out[count] = round(act(gate)), times up and rounded again where up is given */
     void (*gate)(int type, int kind, const void *gate, const void *up, void *out, int64_t count);
-    /* out[dim] = x / sqrt(mean(x^2) + eps), in fp32; late: times weight, rounded; else: rounded, times weight, rounded */
+    /* out[dim] = x / sqrt(mean(x^2) + eps) in fp32; rounded (not if late), times weight, rounded */
     void (*norm_row)(int type, const void *x, const float *weight, int late, double eps, int64_t dim, void *out,
                      float *wide);
 } nk_isa;

@@ -5,13 +5,14 @@ value can depend on where it lies; and they are several calls where one suffices
 gated MLPs by one kernel each.
 
 Rule: a module is replaced only if the replacement computes what the module computes: it is tried on random inputs (and
-random norm weights) first, one module of each kind. Rounding follows the model's own code: a norm rounds before or after
-its weight, an activation is rounded before it gates.
+random norm weights) first, one module of each kind. Rounding follows the model's own code: a norm rounds before or
+after its weight, an activation is rounded before it gates.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -104,15 +105,21 @@ class FusedRMSNorm(torch.nn.Module):
 class FusedGatedMLP(torch.nn.Module):
     """down(act(gate(x)) · up(x)) around the model's own three linear layers."""
 
+    gate_proj: torch.nn.Module
+    up_proj: torch.nn.Module
+    down_proj: torch.nn.Module
+
     def __init__(self, mlp: torch.nn.Module, kind: str, threads: int = 1) -> None:
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            setattr(self, name, getattr(mlp, name))
         self.kind = kind
         self.threads = check_threads(threads)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         gated = gated_activation(self.gate_proj(x), self.up_proj(x), self.kind, threads=self.threads)
-        return self.down_proj(gated)  # type: ignore[no-any-return]
+        out: torch.Tensor = self.down_proj(gated)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +221,9 @@ def _mlp_activation(module: torch.nn.Module, features: int, dtype: torch.dtype) 
     """The activation with which the fused MLP computes what `module` computes; None if there is none."""
     x = torch.randn(_PROBE_ROWS, features, generator=torch.Generator().manual_seed(0)).to(dtype)
     spread = torch.linspace(-6, 6, 97)
+    act: Any = module.act_fn
     for activation in ACTIVATIONS:
-        if _distance(gated_activation(spread, None, activation), module.act_fn(spread)) > _CLOSE[torch.float32]:
+        if _distance(gated_activation(spread, None, activation), act(spread)) > _CLOSE[torch.float32]:
             continue
         if _distance(FusedGatedMLP(module, activation)(x), module(x)) <= _CLOSE[dtype]:
             return activation

@@ -359,8 +359,8 @@ NK_TARGET static void add_values(const double *vb, int count, int64_t padded_dim
 
 /* exp(x) in fp32: 2^n · e^r, |r| <= ln 2 / 2, Taylor to r^7 (error below 6e-9). */
 HOT VF exp_of_floats(VF x) {
-    static const float inverse_factorials[8] = {1.0f,       1.0f,        1.0f / 2,   1.0f / 6,
-                                                1.0f / 24,  1.0f / 120,  1.0f / 720, 1.0f / 5040};
+    static const float inverse_factorials[8] = {1.0f,      1.0f,       1.0f / 2,   1.0f / 6,
+                                                1.0f / 24, 1.0f / 120, 1.0f / 720, 1.0f / 5040};
     const VF shifter = vf_set1(0x1.8p23f);
     VF shifted, n, r, sum = vf_set1(inverse_factorials[7]);
     x = vf_clamp(x, -87.0f, 88.0f);
@@ -373,7 +373,7 @@ HOT VF exp_of_floats(VF x) {
     return vf_scale_by_low_bits(sum, shifted);
 }
 
-/* silu: x / (1 + exp(-x)). gelu by tanh: x · (1 + tanh z) / 2 = x / (1 + exp(-2z)), z = sqrt(2/pi) (x + 0.044715 x^3). */
+/* silu: x / (1 + exp(-x)). gelu by tanh: x (1 + tanh z) / 2 = x / (1 + exp(-2z)), z = sqrt(2/pi) (x + 0.044715 x^3) */
 HOT VF activate(VF x, const int kind) {
     VF exponent = vf_sub(vf_set1(0.0f), x);
     if (kind == NK_GELU_TANH) {
@@ -451,8 +451,7 @@ HOT void norm_row_as(const int type, const void *x, const float *weight, int lat
     else
         memcpy(wide, x, (size_t)dim * sizeof(float));
     const double factor = 1.0 / sqrt(mean_square(wide, dim) + eps);
-    for (int64_t d = 0; d < padded; d += WD)
-        vd_store_f32(wide + d, vd_mul(vd_load_f32(wide + d), vd_set1(factor)));
+    for (int64_t d = 0; d < padded; d += WD) vd_store_f32(wide + d, vd_mul(vd_load_f32(wide + d), vd_set1(factor)));
     for (int64_t d = 0; d < dim; d += WF) {
         VF value = vf_load(wide + d);
         float last[WF] = {0};
@@ -480,5 +479,5 @@ NK_TARGET static void norm_row(int type, const void *x, const float *weight, int
 }
 
 #define NK_DEFINE_ISA(NAME)                                                                                            \
-    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,       finish,     load_keys,                                \
-                         score_block,  softmax,     load_values, add_values, gate, norm_row};
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,      finish, load_keys, score_block,                        \
+                         softmax,      load_values, add_values, gate,   norm_row};

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nacre.cli.output import Steps, note
+from nacre.cli.output import ChildLog, Steps, note
 from nacre.cli.stack import StackOptions, address_of, start_stack, verifier_spec
 from nacre.client import AsyncClient
 from nacre.errors import InvalidArgument
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WARM_UP_TOKENS = 8
 #: Short generations until the drafter has been seen to help; it joins a moment after the gateway has found it.
 MAX_WARM_UPS = 40
+
+_YARDSTICK = "transformers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,9 @@ async def run_demo(options: DemoOptions, show: Callable[[AsyncClient, Generation
     """Starts the three processes, runs everything, and leaves nothing behind. `show` displays the first generation."""
     steps = Steps()
     async with AsyncExitStack() as resources:
-        processes = await resources.enter_async_context(Processes())
+        log = ChildLog(_YARDSTICK)
+        processes = await resources.enter_async_context(Processes(on_line=log))
+        resources.callback(log.hush)
         cores = _share_cores(options)
         wanted = StackOptions(
             target=options.target,
@@ -271,7 +275,7 @@ async def _run_transformers(
             *("--job", str(job_file), "--target", settings.target, "--dtype", settings.dtype),
             *("--device", settings.device, "--threads", str(settings.threads)),
         )
-        reference = ChildSpec("transformers", "nacre.cli.reference", arguments, wanted.verifier_cores)
+        reference = ChildSpec(_YARDSTICK, "nacre.cli.reference", arguments, wanted.verifier_cores)
         child: Child = await processes.start(reference, on_output=hear)
         if await child.wait() != 0:
             raise child.failure()

@@ -27,6 +27,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+class ChildLog:
+    """Passes on what child processes log, each line with its author's name, until `hush`."""
+
+    def __init__(self, *but: str) -> None:
+        self._silent = set(but)
+        self._hushed = False
+
+    def hush(self) -> None:
+        """They are being stopped: now everyone misses everyone else, and says so."""
+        self._hushed = True
+
+    def __call__(self, name: str, line: str) -> None:
+        if not self._hushed and name not in self._silent:
+            note(f"{name} | {line}")
+
+
 def result_console() -> Console:
     """Where results go; colours only at a terminal."""
     from rich.console import Console

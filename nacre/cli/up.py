@@ -72,20 +72,15 @@ def up(
 
 
 async def _serve(wanted: StackOptions, as_json: bool) -> None:
-    from nacre.cli.output import note, print_json
+    from nacre.cli.output import ChildLog, note, print_json
     from nacre.cli.stack import check, start_stack
     from nacre.runtime.processes import Processes
 
     check(wanted)
 
-    stopping = False
-
-    def pass_on(name: str, line: str) -> None:
-        if not stopping:  # then everyone misses everyone else, and says so
-            note(f"{name} | {line}")
-
+    log = ChildLog()
     async with AsyncExitStack() as resources:
-        processes = await resources.enter_async_context(Processes(on_line=pass_on))
+        processes = await resources.enter_async_context(Processes(on_line=log))
         note("starting; a large model takes a while to load …")
         stack = await start_stack(wanted, processes, resources, say=note)
         if as_json:
@@ -95,7 +90,7 @@ async def _serve(wanted: StackOptions, as_json: bool) -> None:
         try:
             await _watch(stack, processes, note)
         finally:
-            stopping = True
+            log.hush()
             note("stopping …")
 
 

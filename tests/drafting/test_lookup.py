@@ -111,13 +111,7 @@ def test_sessions_do_not_see_each_other_and_end_apart() -> None:
 
 def test_its_traits_say_chain_and_how_far_it_looks() -> None:
     traits = LookupProposer(length=6).traits
-    assert (traits.name, traits.shape, traits.reach, traits.exact, traits.needs_model) == (
-        "lookup",
-        "chain",
-        6,
-        True,
-        False,
-    )
+    assert (traits.name, traits.shape, traits.reach, traits.exact) == ("lookup", "chain", 6, True)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from nacre.engine import TIP, Engine, LoadedModel, RowBlock
+from nacre.engine import TIP, Engine, LoadedModel, RowBlock, conformance
 from nacre.errors import InvalidArgument, NacreError, NotFound, ResourceExhausted
 
 VOCABULARY = 96
@@ -86,6 +86,18 @@ def test_a_model_that_cannot_run_packed_says_why_and_still_serves(
     again = engine.step([RowBlock(me, (5,))])
     assert torch.equal(both.logits[1], again.logits[0])
     assert torch.equal(again.logits[0], truth(plain("llama4"), (*TEXT[:30], 4, 5)))
+
+
+def test_a_class_wrongly_taken_to_conform_is_caught_on_the_model_itself(
+    new_engine: Callable[..., Engine], plain: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "check", lambda _: conformance.Verdict(True, "", 0.0))
+    engine = new_engine("llama4")
+    assert not engine.info.tree_mode
+    assert "are not those of the plain model" in engine.info.tree_refusal
+    me = engine.open("me", ())
+    row = engine.step([RowBlock(me, TEXT[:20], logits_from=19, commit=True)]).logits[0]
+    torch.testing.assert_close(row, truth(plain("llama4"), TEXT[:20]), rtol=1e-4, atol=1e-4)
 
 
 # -- memory --------------------------------------------------------------------------------------------------

@@ -121,6 +121,13 @@ def test_an_unknown_activation_of_odd_width_is_padded_and_then_exact(
     assert Engine(three, kv_bytes=1 << 20).info.numerics.startswith("unverified/packed")
 
 
+def test_one_unknown_activation_is_enough_to_vouch_for_nothing() -> None:
+    known, unknown = torch.nn.SiLU(), torch.nn.Mish()
+    assert activations.steady(torch.nn.Sequential(known), fused=False)
+    assert not activations.steady(torch.nn.Sequential(known, unknown), fused=True)
+    assert not activations.steady(torch.nn.Sequential(torch.nn.Linear(2, 2)), fused=False)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(

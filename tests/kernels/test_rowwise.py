@@ -168,13 +168,13 @@ def test_without_the_library_nothing_is_fused_and_the_reference_answers(monkeypa
 
 
 def test_wrong_inputs_are_refused() -> None:
-    with pytest.raises(TypeError, match="x is torch.float64"):
+    with pytest.raises(TypeError, match=r"x is torch\.float64"):
         rms_norm(torch.zeros(2, 4, dtype=torch.float64), None, 1e-6)
     with pytest.raises(ValueError, match=r"weight is torch.float32 \(5,\); it must be torch.float32 \[4\]"):
         rms_norm(torch.zeros(2, 4), torch.zeros(5), 1e-6)
     with pytest.raises(ValueError, match="last dimension must be at least 1"):
         rms_norm(torch.zeros(2, 0), None, 1e-6)
-    with pytest.raises(TypeError, match="gate is torch.int64"):
+    with pytest.raises(TypeError, match=r"gate is torch\.int64"):
         gated_activation(torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="'relu' is not one of silu, gelu_tanh"):
         gated_activation(torch.zeros(2), None, "relu")
