@@ -15,9 +15,11 @@ BLOCKED = "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.
     [
         "import nacre.client",
         "import gateway.server",
-        "import drafter_service.server; from nacre.runtime.proposers import build_proposer; "
-        "from nacre.runtime.settings import DrafterSettings; "
-        "assert build_proposer(DrafterSettings(method='lookup')).proposer.traits.name == 'lookup'",
+        (
+            "import drafter_service.server; from nacre.runtime.proposers import build_proposer; "
+            "from nacre.runtime.settings import DrafterSettings; "
+            "assert build_proposer(DrafterSettings(method='lookup')).proposer.traits.name == 'lookup'"
+        ),
         "import nacre.cli.app",
     ],
     ids=["client", "gateway", "lookup drafter", "command line"],

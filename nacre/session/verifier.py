@@ -296,6 +296,11 @@ def open_session(
         )
     if len(resume) > max_tokens:
         raise InvalidArgument(f"resume has {len(resume)} tokens; max_tokens allows {max_tokens}", param="resume")
+    for index, token in enumerate(resume[:-1]):
+        if token in stop_ids:
+            raise InvalidArgument(
+                f"resume[{index}] is {token}, which ends the output; nothing can follow it", param="resume"
+            )
     return VerifierSession(
         prompt_length=len(prompt),
         replay_from=len(prompt) + len(resume),

@@ -526,3 +526,8 @@ def test_a_bad_opening_is_refused_by_name(case: str) -> None:
 def test_the_context_may_be_filled_to_the_last_position() -> None:
     session = open_session((1, 2, 3), max_tokens=13, max_positions=16, vocab_size=100)
     assert session.end_position == 16
+
+
+def test_a_text_that_has_ended_cannot_be_resumed_beyond_its_end() -> None:
+    with pytest.raises(InvalidArgument, match=r"resume\[1\] is 9, which ends"):
+        open_session([1], resume=[5, 9, 5], max_tokens=8, max_positions=64, vocab_size=16, stop_ids=frozenset({9}))
