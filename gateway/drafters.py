@@ -25,8 +25,6 @@ log = logging.getLogger("nacre.gateway")
 MAX_ATTACHING = 64
 #: Rounds a drafter is left alone after it has failed a seat, doubling with each failure up to this.
 MAX_ROUNDS_OFF = 32
-#: Answers that mean that the session is over: asking another drafter is pointless.
-_FINAL = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.NOT_FOUND})
 
 
 @dataclass(slots=True, eq=False)
@@ -136,9 +134,6 @@ class DrafterPlacement:
             return
         log.info("drafter %s did not join: %s %s", drafter.address, code.name, failure.details())
         self._metrics.attached("failure")
-        if code in _FINAL:
-            seat.wanted = len(seat.held)
-            return
         if code is grpc.StatusCode.UNAVAILABLE:
             self._pool.suspect(drafter)
         misses = seat.misses[drafter.address] = seat.misses.get(drafter.address, 0) + 1

@@ -288,10 +288,11 @@ class KvPool:
 
     def _attach(self, held: Held, tokens: Sequence[int]) -> None:
         held.blocks = self._prefix.match(held.tenant, tokens)
-        held.length = BLOCK_TOKENS * len(held.blocks)
-        self._reused_tokens += held.length
+        reused = BLOCK_TOKENS * len(held.blocks)
+        held.room_for(reused)  # before the length says that the tables hold it: they are copied up to there
+        held.length = reused
+        self._reused_tokens += reused
         if held.blocks:
-            held.room_for(held.length)
             held.slots[: held.length] = np.concatenate([block.slots for block in held.blocks])
             held.tokens[: held.length] = tokens[: held.length]
 

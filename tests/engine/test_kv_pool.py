@@ -336,3 +336,16 @@ def test_an_unknown_sequence_is_named() -> None:
 def test_a_pool_without_room_for_one_token_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="raise kv_bytes"):
         KvPool(0, 4096)
+
+
+def test_a_long_prefix_is_reused_whole_slot_for_slot() -> None:
+    pool = KvPool(2048, 1, 8)
+    tokens = [index % 90 for index in range(700)]
+    first = pool.open("tenant", tokens)
+    pool.complete(pool.reserve([RowBlock(first, tuple(tokens), logits_from=len(tokens), commit=True)]))
+    slots = pool.held(first).slots[:688].tolist()
+    pool.close(first)
+    again = pool.open("tenant", tokens)
+    assert pool.held(again).length == 688  # whole blocks of 16, never the last token
+    assert pool.held(again).slots[:688].tolist() == slots
+    assert pool.held(again).tokens[:688].tolist() == tokens[:688]

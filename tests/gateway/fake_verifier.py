@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -255,7 +255,11 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
                 commit = hosted.commits[index]
                 if commit.position < position or faults.repeat:
                     start = max(machine.replay_from, min(position, commit.position) - 2 * faults.repeat)
-                    commit = machine.replay(start)
+                    replayed = machine.replay(start)
+                    count = commit.end - start
+                    commit = replace(
+                        replayed, tokens=replayed.tokens[:count], choices=replayed.choices[:count], rows=commit.rows
+                    )
                 message = messages.commit_to_wire(commit, with_logprobs=owner)
                 if faults.lie and message.position < position:
                     message.tokens[0] = 1 + message.tokens[0] % 300

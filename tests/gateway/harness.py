@@ -29,7 +29,8 @@ def settings_for(
         "http_port": 0,
         "grpc_port": 0,
         "poll_s": 0.05,
-        "failover_wait_s": 10.0,
+        "poll_timeout_s": 20.0,  # a busy machine is no dead peer
+        "failover_wait_s": 30.0,
         "log_level": "error",
     }
     return GatewaySettings(
