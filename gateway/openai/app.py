@@ -17,7 +17,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -81,6 +81,8 @@ class Envelope:
             if scope["path"].startswith("/v1"):
                 state["tenant"] = self._keys.tenant(headers.get(b"authorization"))
             await self._app(scope, receive, send_on)
+        except ClientDisconnect:  # before its request was complete: nobody is there to be answered
+            self._plane.metrics.client_left()
         except Exception as failure:
             error = errors.described(failure)
             if started:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import torch
 
@@ -147,6 +148,34 @@ def paged_tree_attention(
     included (older slots are never read); `sinks` [heads] adds one valueless key per head to the softmax. q may be
     strided except in its last dimension, the pools except in their last two. Raises ValueError / TypeError.
     """
+    call = _call_for(q, k_pool, v_pool, plan)
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}; it must be at least 1, or None")
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"softcap is {softcap}; it must be positive, or None")
+    if sinks is not None and sinks.shape != (call.heads,):
+        raise ValueError(f"sinks has shape {tuple(sinks.shape)}; it must be [{call.heads}]")
+    check_threads(threads)
+    on_cpu = (q.is_cpu, k_pool.is_cpu, v_pool.is_cpu)
+    if not all(on_cpu) and any(on_cpu):
+        raise ValueError(f"q is on {q.device}, k_pool on {k_pool.device}, v_pool on {v_pool.device}; they must agree")
+    if not all(on_cpu) or not available():
+        return reference.paged_tree_attention(
+            q, k_pool, v_pool, plan, scale=scale, window=window, softcap=softcap, sinks=sinks
+        )
+    out = torch.empty((call.rows, call.heads, call.value_dim), dtype=q.dtype)
+    sink_values = None if sinks is None else sinks.detach().to("cpu", torch.float32).contiguous()
+    call.q, call.k, call.v, call.out = q.data_ptr(), k_pool.data_ptr(), v_pool.data_ptr(), out.data_ptr()
+    call.sinks = None if sink_values is None else sink_values.data_ptr()
+    call.window, call.scale, call.softcap, call.threads = window or 0, scale, softcap or 0.0, threads
+    status = require().nk_attention(ctypes.byref(call))
+    if status:
+        _raise(status, call, plan)
+    return out
+
+
+def _call_for(q: torch.Tensor, k_pool: torch.Tensor, v_pool: torch.Tensor, plan: AttentionPlan) -> _Call:
+    """The shapes, strides and types of a call, checked; pointers and options are still to be filled in."""
     if not (q.dim() == k_pool.dim() == v_pool.dim() == 3):
         found = f"{q.dim()}, {k_pool.dim()}, {v_pool.dim()}"
         raise ValueError(f"q, k_pool, v_pool have {found} dimensions; each must have 3")
@@ -180,48 +209,24 @@ def paged_tree_attention(
         )
     if plan.rows != rows:
         raise ValueError(f"q has {rows} rows, the plan {plan.rows}; they must agree")
-    if window is not None and window < 1:
-        raise ValueError(f"window is {window}; it must be at least 1, or None")
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap is {softcap}; it must be positive, or None")
-    if sinks is not None and sinks.shape != (heads,):
-        raise ValueError(f"sinks has shape {tuple(sinks.shape)}; it must be [{heads}]")
-    check_threads(threads)
-    on_cpu = (q.is_cpu, k_pool.is_cpu, v_pool.is_cpu)
-    if not all(on_cpu) and any(on_cpu):
-        raise ValueError(f"q is on {q.device}, k_pool on {k_pool.device}, v_pool on {v_pool.device}; they must agree")
-    if not all(on_cpu) or not available():
-        return reference.paged_tree_attention(
-            q, k_pool, v_pool, plan, scale=scale, window=window, softcap=softcap, sinks=sinks
-        )
-    out = torch.empty((rows, heads, value_dim), dtype=q.dtype)
-    sink_values = None if sinks is None else sinks.detach().to("cpu", torch.float32).contiguous()
     call = _Call.from_buffer_copy(plan._call)  # a copy: one plan may serve several threads
-    call.q, call.k, call.v, call.out = q.data_ptr(), k_pool.data_ptr(), v_pool.data_ptr(), out.data_ptr()
-    call.sinks = None if sink_values is None else sink_values.data_ptr()
     call.heads, call.kv_heads, call.dim, call.value_dim, call.slots = heads, kv_heads, dim, value_dim, slots
     call.q_row_stride, call.q_head_stride, call.k_slot_stride, call.v_slot_stride = q_row, q_head, k_slot, v_slot
-    call.q_type, call.k_type, call.v_type, call.threads = q_type, k_type, v_type, threads
-    call.window, call.scale, call.softcap = window or 0, scale, softcap or 0.0
-    status = require().nk_attention(ctypes.byref(call))
-    if status:
-        _raise(status, call.bad_row, call.bad_value, plan, slots)
-    return out
+    call.q_type, call.k_type, call.v_type = q_type, k_type, v_type
+    return call
 
 
-def _raise(status: int, row: int, value: int, plan: AttentionPlan, slots: int) -> None:
+def _raise(status: int, call: _Call, plan: AttentionPlan) -> NoReturn:
     """Turn the library's finding into an exception (the codes are NK_BAD_… in kernels.h)."""
+    row, value = call.bad_row, call.bad_value
     if status == 1:
         raise MemoryError(f"no memory for the attention scores of a row with {value} keys")
     if status == 2:
         raise ValueError(f"plan row {row} sees {value} keys; a row sees at least itself")
     if status == 3:
-        raise ValueError(
-            f"plan row {row}: its prefix stretch ends at {value}, outside prefix_slots [0, {plan.prefix_slots.numel()})"
-        )
+        where, bound = "its prefix stretch", f"prefix_slots [0, {plan.prefix_slots.numel()})"
+        raise ValueError(f"plan row {row}: {where} ends at {value}, outside {bound}")
     if status == 4:
-        raise ValueError(
-            f"plan row {row}: its ancestor stretch ends at {value}, outside ancestor_slots "
-            f"[0, {plan.ancestor_slots.numel()})"
-        )
-    raise ValueError(f"plan row {row} names slot {value}; the pool has slots 0..{slots - 1}")
+        where, bound = "its ancestor stretch", f"ancestor_slots [0, {plan.ancestor_slots.numel()})"
+        raise ValueError(f"plan row {row}: {where} ends at {value}, outside {bound}")
+    raise ValueError(f"plan row {row} names slot {value}; the pool has slots 0..{call.slots - 1}")

@@ -73,6 +73,19 @@ async def test_a_client_that_leaves_cancels_its_generations_at_the_verifier(stre
         assert answer.json()["choices"][0]["text"] == EXPECTED
 
 
+async def test_a_client_that_leaves_before_its_request_is_complete_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with FakeVerifier() as verifier, listening([verifier]) as gateway:
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.ports.http_port)
+        writer.write(b'POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"prompt":')
+        await writer.drain()
+        writer.close()
+        await shown(gateway, "nacre_client_disconnects_total", 1)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not verifier.opens
+
+
 async def test_a_client_that_leaves_before_the_verifier_has_answered_leaves_no_session_behind() -> None:
     async with FakeVerifier() as verifier, listening([verifier]) as gateway:
         verifier.faults.pause_after = 20

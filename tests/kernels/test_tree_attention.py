@@ -217,6 +217,23 @@ def test_a_prompt_in_chunks_of_any_size_equals_token_by_token(case: Case, isas: 
             assert torch.equal(prefill_as_growing_prefixes(chunk), one_by_one), (isa, chunk)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_rows_below_different_tips_of_one_sequence_keep_their_bits(case: Case) -> None:
+    world = make_world(case)
+    lengths, ancestors = (5, 20, 12, 12, 37, 20), (1, 1, 2, 3, 2, 1)  # one offset, ancestors from one list
+    count, nothing = len(lengths), [0] * len(lengths)
+    plan = AttentionPlan(
+        *(int32(*nothing), int32(*lengths), int32(*nothing), int32(*ancestors)),
+        *(int32(*world.prefixes[0]), int32(*world.rows[3][1])),
+    )
+    together = paged_tree_attention(world.q[:count], world.k, world.v, plan, **world.options)
+    for i in range(count):
+        rows = [(0, world.rows[3][1][: ancestors[i]])]
+        alone = AttentionPlan.from_lists([world.prefixes[0][: lengths[i]]], rows)
+        expected = paged_tree_attention(world.q[i : i + 1], world.k, world.v, alone, **world.options)
+        assert torch.equal(together[i : i + 1], expected)
+
+
 def test_long_rows_that_change_the_tiling_keep_their_bits() -> None:
     generator = torch.Generator().manual_seed(4)
     slots = torch.randperm(9000, generator=generator).tolist()
@@ -331,6 +348,11 @@ def plan_of(**changes: torch.Tensor) -> AttentionPlan:
     ("changes", "message"),
     [
         ({"prefix_slots": int32(0, 4)}, "plan row 0 names slot 4; the pool has slots 0..3"),
+        (
+            {"prefix_offset": int32(0, 2), "prefix_slots": int32(0, 1, 3, 9)},
+            "plan row 1 names slot 9; the pool has slots 0..3",
+        ),
+        ({"prefix_length": int32(1, 2), "prefix_slots": int32(0, 7)}, "plan row 1 names slot 7"),
         ({"ancestor_slots": int32(2, -1)}, "plan row 1 names slot -1; the pool has slots 0..3"),
         ({"prefix_length": int32(2, 3)}, r"plan row 1: its prefix stretch ends at 3, outside prefix_slots \[0, 2\)"),
         ({"prefix_offset": int32(-1, 0)}, r"plan row 0: its prefix stretch ends at 1, outside"),
