@@ -23,6 +23,7 @@ PACKAGES = ("nacre", "verifier_service", "drafter_service", "gateway", "kernels"
 #: Each line may import only lines below it; names on one line do not import one another.
 LAYERS = (
     ("nacre.cli", "drafter_service", "verifier_service", "gateway"),
+    ("nacre.bench",),
     ("nacre.client", "nacre.sim", "nacre.training"),
     ("nacre.runtime",),
     ("nacre.engine", "nacre.store", "nacre.wire"),
@@ -48,6 +49,7 @@ TORCH = (
     "nacre/sampling/torch_",
     "nacre/acceptance/torch_",
     "nacre/drafting/model.py",
+    "nacre/bench/yardsticks",  # transformers' own ways to generate, in processes of their own
     "nacre/cli/reference.py",  # the yardstick: transformers' own generate, in a process of its own
     "kernels/nacre_kernels/",
 )
