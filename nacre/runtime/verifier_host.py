@@ -41,6 +41,8 @@ class HostLimits:
 class Totals:
     """What a session has cost and gained so far; times in milliseconds."""
 
+    started: int = 0  # passes begun
+    drafts: int = 0  # messages received
     passes: int = 0
     rows: int = 0
     verified: int = 0
@@ -104,7 +106,11 @@ class HostedSession:
 
 
 class VerifierHost:
-    """Owns sessions and the batch loop. `run()` must be running for sessions to progress."""
+    """Owns sessions and the batch loop. `run()` must be running for sessions to progress.
+
+    `ready` may hold sessions back from a pass (methods that work in lock-step do); it is asked whenever something
+    has arrived.
+    """
 
     def __init__(
         self,
@@ -112,6 +118,7 @@ class VerifierHost:
         limits: HostLimits,
         *,
         observe: Callable[[PassResult], None] | None = None,
+        ready: Callable[[HostedSession], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -119,6 +126,7 @@ class VerifierHost:
         self.passes = 0
         self._pass = verify_pass
         self._observe = observe
+        self._ready = ready
         self._clock = clock
         self._sessions: dict[str, HostedSession] = {}
         self._tickets: dict[str, tuple[HostedSession, bool]] = {}  # ticket -> (session, admits the owner)
@@ -189,8 +197,10 @@ class VerifierHost:
             session.owner_lost_at = self._clock()
 
     def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
+        session.totals.drafts += 1
         session.totals.received += len(draft.tokens)
         session.totals.draft_bytes += size_bytes
+        self._work.set()
         return session.machine.draft(ordinal, draft)
 
     def cancel(self, session: HostedSession) -> None:
@@ -251,11 +261,15 @@ class VerifierHost:
     def _collect(self) -> list[PassItem]:
         """One item per session that can use a pass, in the order in which they get room."""
         ready = [s for s in self._sessions.values() if s.machine.plannable and s.owner_lost_at is None]
+        if self._ready is not None:
+            ready = [session for session in ready if self._ready(session)]
         # Who has begun comes first: two sessions without room for both must not take it from each other in turns.
         now = self._clock()
         ready.sort(key=lambda session: (not session.engine.begun, _gives_way(session, now), session.ready_since))
         ready = ready[: self.limits.budget.pass_rows]
         rows = share_rows([session.machine.tree for session in ready], self.limits.budget)
+        for session in ready:
+            session.totals.started += 1
         return [
             PassItem(
                 session,
