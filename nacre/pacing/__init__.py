@@ -1,7 +1,70 @@
-"""How far and how wide to guess: one module per policy."""
+"""How far and how wide to guess in a round: one module per policy, found by name through one table.
+
+A policy's module is imported when it is used. Third parties add policies through the entry-point group `nacre.pacing`.
+What a policy is, and the loop that drives one: `nacre/pacing/policy.py`.
+"""
 
 from __future__ import annotations
 
-from nacre.pacing.calibration import Calibration
+from importlib import import_module
+from importlib.metadata import entry_points
+from inspect import signature
+from typing import Any
 
-__all__ = ["Calibration"]
+from nacre.errors import InvalidArgument
+from nacre.pacing.calibration import Calibration
+from nacre.pacing.policy import MOST_STEPS, Costs, Outcome, PassTime, Policy, PolicyTraits
+from nacre.pacing.round_tree import TIP, Features, RoundNode, RoundTree
+
+#: name -> module:class
+POLICIES = {
+    "fixed": "nacre.pacing.fixed:FixedPolicy",
+    "leviathan": "nacre.pacing.leviathan:LeviathanPolicy",
+    "pearl": "nacre.pacing.pearl:PearlPolicy",
+}
+KNOWN_POLICIES = frozenset(POLICIES)
+
+
+def policy_class(name: str) -> Any:
+    """The class of a policy. Raises InvalidArgument naming the known ones."""
+    target = POLICIES.get(name)
+    if target is None:
+        for entry in entry_points(group="nacre.pacing"):
+            if entry.name == name:
+                return entry.load()
+        raise InvalidArgument(
+            f"policy {name!r} is unknown; choose one of {', '.join(sorted(POLICIES))}", param="policy"
+        )
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def policy_named(name: str, **parameters: Any) -> Policy:
+    """A new policy for one session. Raises InvalidArgument naming what is unknown or impossible."""
+    kind = policy_class(name)
+    known = signature(kind).parameters
+    for parameter in parameters:
+        if parameter not in known:
+            those = f"it has {', '.join(known)}" if known else "it has none"
+            raise InvalidArgument(f"policy {name} has no parameter {parameter!r}; {those}", param=parameter)
+    policy: Policy = kind(**parameters)
+    return policy
+
+
+__all__ = [
+    "KNOWN_POLICIES",
+    "MOST_STEPS",
+    "POLICIES",
+    "TIP",
+    "Calibration",
+    "Costs",
+    "Features",
+    "Outcome",
+    "PassTime",
+    "Policy",
+    "PolicyTraits",
+    "RoundNode",
+    "RoundTree",
+    "policy_class",
+    "policy_named",
+]
