@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Proposer, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, GuessFeatures, Proposer, ProposerTraits
 from nacre.errors import InvalidArgument
 
 #: name -> module:class
@@ -40,6 +40,7 @@ __all__ = [
     "DraftContext",
     "Expansion",
     "Guess",
+    "GuessFeatures",
     "Proposer",
     "ProposerTraits",
     "proposer_class",

@@ -17,11 +17,12 @@ path into cached text, and rows of contradicted nodes are freed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from nacre.drafting.features import features_of_rows
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
 from nacre.errors import InvalidArgument
 from nacre.sampling import History, RowContext, draft_scores
@@ -90,7 +91,8 @@ class _Job:
 class ModelProposer:
     """Drafts trees with a small model: at most `children` rival guesses per position, down to `least_child` each.
 
-    `block` builds what `forward.step` takes (`nacre.engine.RowBlock`): this layer lies below the engine's.
+    `block` builds what `forward.step` takes (`nacre.engine.RowBlock`): this layer lies below the engine's. With
+    `features` every guess comes with its `GuessFeatures`, which costs a pass over the logits.
     """
 
     #: The set-up loads a draft model and hands over its engine.
@@ -105,6 +107,7 @@ class ModelProposer:
         race_temperature: float = 0.5,
         batch: int = 4,
         least_child: float = 0.01,
+        features: bool = False,
     ) -> None:
         if not 1 <= children <= SCORED:
             raise InvalidArgument(f"children is {children}; it must be 1 to {SCORED}")
@@ -116,6 +119,7 @@ class ModelProposer:
         self._race_temperature = race_temperature
         self._batch = batch
         self._least_child = least_child
+        self._features = features
         self._texts: dict[int, _Text] = {}
 
     @property
@@ -241,6 +245,13 @@ class ModelProposer:
                 for token, chance in zip(row_ids[: self._children], row_survival[: self._children], strict=True)
                 if token >= 0 and chance >= self._least_child
             ]
+        if self._features:
+            told = features_of_rows(logits[picked], contexts, ids[:, : self._children], scores)
+            for (index, node), row in zip(asked, told, strict=True):
+                # Survivals fall, so what was kept are the first of the row.
+                node.guesses = guesses[index] = [
+                    replace(guess, features=features) for guess, features in zip(guesses[index], row, strict=False)
+                ]
 
 
 def _row_context(text: _Text, expansion: Expansion) -> RowContext:

@@ -60,12 +60,28 @@ class Expansion:
 
 
 @dataclass(frozen=True, slots=True)
+class GuessFeatures:
+    """What a model knew when it guessed; policies of `nacre.pacing` may ask for it.
+
+    `q` is the model's probability of the token after penalties, temperature and truncation; `gap` the token's perturbed
+    score minus the best other one, in nats. `entropy` (nats) and `top` (the largest probabilities, falling, at most
+    10) describe the whole distribution, so siblings share them.
+    """
+
+    q: float
+    gap: float
+    entropy: float
+    top: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Guess:
     """One guessed token below the extended node (`parent` = TIP) or below an earlier guess of the same list."""
 
     token: int
     survival: float
     parent: int = TIP
+    features: GuessFeatures | None = None
 
 
 class Proposer(Protocol):
