@@ -247,10 +247,10 @@ class ModelProposer:
             ]
         if self._features:
             told = features_of_rows(logits[picked], contexts, ids[:, : self._children], scores)
-            for (index, node), row in zip(asked, told, strict=True):
+            for (index, node), row_told in zip(asked, told, strict=True):
                 # Survivals fall, so what was kept are the first of the row.
                 node.guesses = guesses[index] = [
-                    replace(guess, features=features) for guess, features in zip(guesses[index], row, strict=False)
+                    replace(guess, features=features) for guess, features in zip(guesses[index], row_told, strict=False)
                 ]
 
 
