@@ -32,6 +32,8 @@ class Node:
     `position` is the absolute index of the token it guesses (prompt tokens count). `survival` is the guessed
     probability that this token is right given that its parent is: conditional, so that moving the tip changes nothing.
     `source` is the ordinal of the stream that guessed it first, `holders` how many numbered guesses stand for it.
+    `rank` is how many rivals were there before it, `claimed` the survival its guesser gave it: what calibration learns
+    from.
     """
 
     id: int
@@ -42,6 +44,8 @@ class Node:
     fate: Fate = Fate.LIVE
     source: int = 0
     holders: int = 0
+    rank: int = 0
+    claimed: float = 1.0
     children: dict[int, Node] = field(default_factory=dict)
 
     def path(self) -> list[int]:
@@ -93,6 +97,8 @@ class DraftTree:
             return known
         assert not self.full, "the caller bounds the tree"
         node = Node(self._next_id, token, parent.position + 1, parent, survival)
+        node.rank = len(parent.children)
+        node.claimed = survival
         self._next_id += 1
         self._size += 1
         parent.children[token] = node

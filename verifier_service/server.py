@@ -14,12 +14,13 @@ from pathlib import Path
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition
 from nacre.models import located
+from nacre.runtime.pass_timing import measure_costs
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
 from nacre.runtime.settings import VerifierSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import VerifyPass
 from nacre.sampling import NOISE_VERSION, PROCESSOR_VERSION, completion_key
-from nacre.scheduling import RowBudget
+from nacre.scheduling import Pacer, RowBudget
 from nacre.session import SessionLimits
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
@@ -43,7 +44,16 @@ async def serve(settings: VerifierSettings) -> None:
         chunk_rows=settings.chunk_rows,
         budget=budget,
     )
-    host = VerifierHost(VerifyPass(engine, settings.chunk_rows), limits, observe=metrics.observe)
+    verify_pass = VerifyPass(engine, settings.chunk_rows)
+    costs = await asyncio.to_thread(
+        measure_costs,
+        verify_pass,
+        vocab_size=engine.info.vocab_size,
+        max_positions=engine.info.max_positions,
+        most_rows=settings.pass_rows,
+    )
+    log.info("a pass takes %s", costs)
+    host = VerifierHost(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe)
     servicer = VerifierServicer(host, served, metrics, seed_source(settings.seed))
     verifier_pb2_grpc.add_VerifierServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)

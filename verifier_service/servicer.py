@@ -152,7 +152,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         return session
 
     async def _serve_owner(self, session: HostedSession, cursor: int, requests: Requests, context: Context) -> None:
-        own_guesses = _Drafting(self._host, session)
+        own_guesses = _Drafting(self._host, session, "own")
         try:
             session.machine.replay(cursor)  # refuses a position that cannot be replayed, before anything is sent
             await self._serve(
@@ -161,6 +161,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
                 context,
                 self._opened(session, owner=True),
                 self._owner_says(session, own_guesses, requests),
+                own_guesses,
             )
         finally:
             own_guesses.leave()
@@ -188,13 +189,14 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             await self._serve_owner(session, request.position, requests, context)
             return
         method = request.method if request.method in KNOWN_METHODS else "other"
-        guesses = _Drafting(self._host, session)
+        guesses = _Drafting(self._host, session, method)
         guesses.join()
         self._metrics.drafters(method).inc()
         try:
             machine = session.machine
             opened = self._opened(session, owner=False)
-            await self._serve(session, len(machine.tokens), context, opened, self._drafter_says(guesses, requests))
+            listen = self._drafter_says(guesses, requests)
+            await self._serve(session, len(machine.tokens), context, opened, listen, guesses)
         finally:
             guesses.leave()
             self._metrics.drafters(method).dec()
@@ -215,6 +217,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         context: Context,
         opened: pb.Opened,
         listen: Coroutine[Any, Any, None],
+        guesses: _Drafting,
     ) -> None:
         """Sends what is committed from `cursor` on while `listen` takes requests, until the session ends."""
         async with _one_cause(), asyncio.TaskGroup() as group:
@@ -223,7 +226,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             while True:
                 await session.changed(cursor)
                 if len(session.machine.tokens) > cursor:
-                    commit = session.commit_since(cursor)
+                    commit = session.commit_since(cursor, guesses.ordinal)
                     cursor = commit.end
                     logprobs = bool(opened.owner_ticket)
                     await context.write(pb.SessionEvent(commit=messages.commit_to_wire(commit, with_logprobs=logprobs)))
@@ -259,24 +262,25 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
 class _Drafting:
     """One stream's place among a session's drafters; taken when its first guess arrives, given up at the end."""
 
-    def __init__(self, host: VerifierHost, session: HostedSession) -> None:
+    def __init__(self, host: VerifierHost, session: HostedSession, method: str) -> None:
         self._host = host
         self._session = session
-        self._ordinal: int | None = None
+        self._method = method
+        self.ordinal: int | None = None
 
     def join(self) -> int:
-        if self._ordinal is None:
-            self._ordinal = self._session.machine.join()
-        return self._ordinal
+        if self.ordinal is None:
+            self.ordinal = self._host.join(self._session, self._method)
+        return self.ordinal
 
     def receive(self, draft: pb.Draft) -> None:
         if not self._session.ended:
             self._host.draft(self._session, self.join(), messages.draft_from_wire(draft), draft.ByteSize())
 
     def leave(self) -> None:
-        if self._ordinal is not None:
-            self._session.machine.leave(self._ordinal)
-            self._ordinal = None
+        if self.ordinal is not None:
+            self._host.leave(self._session, self.ordinal, self._method)
+            self.ordinal = None
 
 
 @contextlib.asynccontextmanager

@@ -12,7 +12,9 @@ import random
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from nacre.errors import InvalidArgument
@@ -37,6 +39,17 @@ class Link:
                 raise InvalidArgument(f"{name} is {value}; it must be at least 0 and finite", param=name)
 
 
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Bytes that have entered the wire, up (towards the target) or down; times are the event loop's, in seconds."""
+
+    connection: int
+    up: bool
+    entered_s: float
+    due_s: float
+    size_bytes: int
+
+
 class Schedule:
     """When bytes that enter a link come out of it. Pure: time is an argument."""
 
@@ -57,12 +70,22 @@ class Schedule:
 class DelayProxy:
     """Forwards connections to `target` (host:port) over `link`; an async context manager. Dial `address`."""
 
-    def __init__(self, target: str, link: Link, *, seed: int = 0, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        target: str,
+        link: Link,
+        *,
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        observe: Callable[[Passage], None] | None = None,
+    ) -> None:
         self.connections = 0  # since the start
         self._target_host, _, target_port = target.rpartition(":")
         self._target_port = int(target_port)
         self._link = link
         self._seed = seed
+        self._observe = observe
         self._host, self._port = host, port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,8 +147,8 @@ class DelayProxy:
             far_reader, far_writer = await asyncio.open_connection(self._target_host, self._target_port)
             writers.append(far_writer)
             self._open.update(writers)
-            up = self._wire(f"{self._seed}/{number}/up", reader, far_writer)
-            down = self._wire(f"{self._seed}/{number}/down", far_reader, writer)
+            up = self._wire(number, reader, far_writer, up=True)
+            down = self._wire(number, far_reader, writer, up=False)
             self._wires |= {up, down}
             try:
                 async with asyncio.TaskGroup() as pumps:
@@ -143,21 +166,32 @@ class DelayProxy:
                 # What was handed to a transport may still be on its way out; only a broken connection is cut.
                 each.close() if complete else _abort(each)
 
-    def _wire(self, seed: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Wire:
-        return _Wire(reader, writer, Schedule(self._link, seed), self._flowing)
+    def _wire(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> _Wire:
+        schedule = Schedule(self._link, f"{self._seed}/{number}/{'up' if up else 'down'}")
+        return _Wire(reader, writer, schedule, self._flowing, partial(self._entered, number, up))
+
+    def _entered(self, number: int, up: bool, entered_s: float, due_s: float, size_bytes: int) -> None:
+        if self._observe is not None:
+            self._observe(Passage(number, up, entered_s, due_s, size_bytes))
 
 
 class _Wire:
     """One direction of one connection."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, schedule: Schedule, flowing: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        schedule: Schedule,
+        flowing: asyncio.Event,
+        entered: Callable[[float, float, int], None],
     ) -> None:
         self.under_way_bytes = 0
         self._reader = reader
         self._writer = writer
         self._schedule = schedule
         self._flowing = flowing
+        self._entered = entered
         self._chunks: deque[tuple[float, bytes]] = deque()  # (due, bytes); b"" is the end
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -168,7 +202,10 @@ class _Wire:
         while True:
             await self._room.wait()
             chunk = await self._reader.read(CHUNK_BYTES)
-            self._chunks.append((self._schedule.due(clock(), len(chunk)), chunk))
+            now = clock()
+            due = self._schedule.due(now, len(chunk))
+            self._entered(now, due, len(chunk))
+            self._chunks.append((due, chunk))
             self.under_way_bytes += len(chunk)
             if self.under_way_bytes >= MAX_UNDER_WAY_BYTES:
                 self._room.clear()

@@ -46,7 +46,7 @@ class VerifierSettings:
     kv_mb: int = setting(512, "memory for keys and values, MiB", least=1, most=1_000_000)
     chunk_rows: int = setting(256, "most prompt rows in one pass", least=1, most=8192)
     pass_rows: int = setting(32, "most rows of tips and guesses in one pass, over all sessions", least=1, most=4096)
-    session_rows: int = setting(8, "most rows of one session in one pass", least=1, most=1024)
+    session_rows: int = setting(16, "most rows of one session in one pass", least=1, most=1024)
     window_nodes: int = setting(256, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
     max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
     log_level: str = setting("info", "debug, info, warning or error")

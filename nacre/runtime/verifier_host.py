@@ -11,16 +11,19 @@ or lost one, and costs no memory.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
+from nacre.pacing import Calibration
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
-from nacre.scheduling import RowBudget, share_rows
+from nacre.scheduling import Arrivals, Pacer, PassCosts, RowBudget, Waiting
 from nacre.session import Commit, Received, SpeculationMode, VerifierSession
 from nacre.session.messages import Draft
 
@@ -70,6 +73,7 @@ class HostedSession:
     owner_lost_at: float | None = None
     ready_since: float = 0.0
     last: Commit | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -86,23 +90,28 @@ class HostedSession:
         while len(self.machine.tokens) <= cursor and not self.ended:
             await self._changed.wait()
 
-    def commit_since(self, cursor: int) -> Commit:
-        """Everything committed past `cursor` as one commit, with the last pass's figures."""
+    def commit_since(self, cursor: int, ordinal: int | None = None) -> Commit:
+        """Everything committed past `cursor` as one commit, with the last pass's figures and the stream's window."""
         commit = self.machine.replay(cursor)
-        last = self.last
-        if last is None:
-            return commit
-        return Commit(
-            position=commit.position,
-            tokens=commit.tokens,
-            guessed_by=commit.guessed_by,
-            choices=commit.choices,
-            rows=last.rows,
-            window_nodes=last.window_nodes,
-            row_budget=last.row_budget,
-            verify_ms=last.verify_ms,
-            queue_ms=last.queue_ms,
-        )
+        if self.last is not None:
+            last = self.last
+            commit = dataclasses.replace(
+                commit, rows=last.rows, row_budget=last.row_budget, verify_ms=last.verify_ms, queue_ms=last.queue_ms
+            )
+        stream = self.machine.streams.get(ordinal) if ordinal is not None else None
+        return commit if stream is None else dataclasses.replace(commit, window_nodes=stream.offered_window)
+
+
+#: What is remembered of drafters that have left: (tenant, method) pairs, the longest unseen go first.
+MAX_REPUTATIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Reputation:
+    """What guesses of one method were worth to one tenant's sessions."""
+
+    calibration: Calibration
+    usefulness: float
 
 
 class VerifierHost:
@@ -117,6 +126,7 @@ class VerifierHost:
         verify_pass: VerifyPass,
         limits: HostLimits,
         *,
+        pacer: Pacer | None = None,
         observe: Callable[[PassResult], None] | None = None,
         ready: Callable[[HostedSession], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -124,6 +134,7 @@ class VerifierHost:
         self.limits = limits
         self.draining = False
         self.passes = 0
+        self.pacer = pacer or Pacer(PassCosts([(1, 1.0), (2, 1.01)]), limits.budget)
         self._pass = verify_pass
         self._observe = observe
         self._ready = ready
@@ -134,6 +145,8 @@ class VerifierHost:
         self._emptied = asyncio.Event()
         self._resolved: list[EngineSession] = []
         self._closing: list[EngineSession] = []
+        self._reputations: OrderedDict[tuple[str, str], _Reputation] = OrderedDict()
+        self._offer = limits.budget.session_rows
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-engine")
 
     # -- sessions ------------------------------------------------------------------------------------------------
@@ -196,12 +209,36 @@ class VerifierHost:
         if session.owners == 0:
             session.owner_lost_at = self._clock()
 
+    def join(self, session: HostedSession, method: str) -> int:
+        """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
+        known = self._reputations.get((session.engine.tenant, method))
+        calibration = Calibration()
+        if known is not None:
+            calibration.merge(known.calibration)
+        ordinal = session.machine.join(calibration)
+        if known is not None:
+            session.machine.streams[ordinal].usefulness = known.usefulness
+        return ordinal
+
+    def leave(self, session: HostedSession, ordinal: int, method: str) -> None:
+        stream = session.machine.streams.get(ordinal)
+        if stream is not None and stream.calibration is not None:
+            key = (session.engine.tenant, method)
+            self._reputations[key] = _Reputation(stream.calibration, stream.usefulness)
+            self._reputations.move_to_end(key)
+            while len(self._reputations) > MAX_REPUTATIONS:
+                self._reputations.popitem(last=False)
+        session.machine.leave(ordinal)
+
     def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
         session.totals.drafts += 1
         session.totals.received += len(draft.tokens)
         session.totals.draft_bytes += size_bytes
+        received = session.machine.draft(ordinal, draft)
+        if received.live:
+            session.arrivals.came(self._clock(), hungry=len(session.machine.tree) < self._offer)
         self._work.set()
-        return session.machine.draft(ordinal, draft)
+        return received
 
     def cancel(self, session: HostedSession) -> None:
         if not session.ended:
@@ -234,6 +271,8 @@ class VerifierHost:
                 await self._work.wait()
                 # Let what has arrived meanwhile in: drafts into the trees, commits out to the listeners.
                 await asyncio.sleep(0)
+                if await self._paused():
+                    continue
                 items = self._collect()
                 resolved, self._resolved = self._resolved, []
                 closing, self._closing = self._closing, []
@@ -245,6 +284,23 @@ class VerifierHost:
                 self._settle(result)
         finally:
             self._thread.shutdown(wait=True)
+
+    async def _paused(self) -> bool:
+        """Waits for guesses that are worth it; True if something has come meanwhile, so that all is new."""
+        waiting = [
+            Waiting(session.machine.tree, session.arrivals, session.machine.hit_rate) for session in self._plannable()
+        ]
+        pause_s = self.pacer.pause_s(self._clock(), waiting)
+        if pause_s <= 0:
+            return False
+        self._work.clear()
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._work.wait()
+        except TimeoutError:
+            self._work.set()
+            return False
+        return True
 
     def expire(self) -> None:
         """Cancels sessions whose owner has stayed away beyond the grace period. Call about once a second."""
@@ -258,16 +314,19 @@ class VerifierHost:
                 )
                 self.cancel(session)
 
+    def _plannable(self) -> list[HostedSession]:
+        ready = [s for s in self._sessions.values() if s.machine.plannable and s.owner_lost_at is None]
+        return ready if self._ready is None else [session for session in ready if self._ready(session)]
+
     def _collect(self) -> list[PassItem]:
         """One item per session that can use a pass, in the order in which they get room."""
-        ready = [s for s in self._sessions.values() if s.machine.plannable and s.owner_lost_at is None]
-        if self._ready is not None:
-            ready = [session for session in ready if self._ready(session)]
+        ready = self._plannable()
         # Who has begun comes first: two sessions without room for both must not take it from each other in turns.
         now = self._clock()
         ready.sort(key=lambda session: (not session.engine.begun, _gives_way(session, now), session.ready_since))
         ready = ready[: self.limits.budget.pass_rows]
-        rows = share_rows([session.machine.tree for session in ready], self.limits.budget)
+        rows = self.pacer.share([session.machine.tree for session in ready]).rows
+        self._offer = self.pacer.offer(max(1, len(ready)))
         for session in ready:
             session.totals.started += 1
         return [
@@ -284,6 +343,7 @@ class VerifierHost:
     def _settle(self, result: PassResult) -> None:
         now = self._clock()
         share_ms = result.duration_ms / max(1, len(result.outcomes))
+        tokens = 0
         for outcome in result.outcomes:
             session: HostedSession = outcome.item.session
             machine, plan = session.machine, outcome.item.plan
@@ -310,7 +370,7 @@ class VerifierHost:
             resolution = machine.resolve(
                 plan,
                 outcome.sampled,
-                row_budget=self.limits.budget.session_rows,
+                row_budget=self._offer,
                 verify_ms=result.duration_ms,
                 queue_ms=outcome.item.queue_ms,
             )
@@ -324,11 +384,20 @@ class VerifierHost:
             totals.accepted += resolution.matched
             totals.verify_ms += share_ms
             session.last = resolution.commit
+            session.arrivals.committed(now, hungry=len(machine.tree) == 0)
+            tokens += len(resolution.commit.tokens)
             if machine.finished is not None:
                 log.debug("session %s finished: %s", session.id, machine.finished.value)
                 self._retire(session)
             else:
                 session.announce()
+        self.pacer.passed(
+            now,
+            rows=result.rows,
+            seconds=result.duration_ms / 1e3,
+            tokens=tokens,
+            prompt_rows=sum(outcome.prompt_rows for outcome in result.outcomes),
+        )
         if self._observe is not None:
             self._observe(result)
 

@@ -43,8 +43,12 @@ class EngineSession:
         """The pass was resolved: its path becomes cached text before the next pass."""
         for token in resolution.commit.tokens:
             self.history.append(token)
+        self.settled(resolution.path)
+
+    def settled(self, path: Sequence[int] = ()) -> None:
+        """Of the last pass, the missing text and the plan's rows on `path` are to be kept."""
         plan_ids = self._row_ids[self._filled :]
-        self._advance = (*self._row_ids[: self._filled], *(plan_ids[row] for row in resolution.path))
+        self._advance = (*self._row_ids[: self._filled], *(plan_ids[row] for row in path))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +114,7 @@ class VerifyPass:
         """
         started = self.clock()
         for session in resolved:
-            if session.sequence is not None and session._advance:
+            if session.sequence is not None:
                 self.engine.advance(session.sequence, session._advance)
                 session._advance = ()
         for session in closing:

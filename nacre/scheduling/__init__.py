@@ -1,5 +1,8 @@
-"""Which sessions and nodes get rows in the next pass. Pure functions over draft trees."""
+"""Which sessions and nodes get rows in the next pass, and when it starts. Pure: trees, costs and times in."""
 
-from nacre.scheduling.rows import RowBudget, share_rows
+from nacre.scheduling.costs import PassCosts
+from nacre.scheduling.pacer import Pacer, Waiting
+from nacre.scheduling.rows import RowBudget, Shares, share_rows
+from nacre.scheduling.waiting import Arrivals
 
-__all__ = ["RowBudget", "share_rows"]
+__all__ = ["Arrivals", "Pacer", "PassCosts", "RowBudget", "Shares", "Waiting", "share_rows"]

@@ -16,8 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nacre.errors import InvalidArgument, ResourceExhausted
+from nacre.pacing import Calibration
 from nacre.session.messages import DEFAULT_SURVIVAL, Draft, survival_of
 from nacre.tree import DraftTree, Fate, Node
+
+#: Weight of one position in a stream's usefulness, and below what it is asked to hold back.
+_FOLLOW = 1 / 8
+LEAST_USEFULNESS = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,10 @@ class DraftStream:
 
     ordinal: int
     window_nodes: int
+    #: What its claims have been worth; None takes them at their word.
+    calibration: Calibration | None = None
+    #: Share of the last positions it guessed at where one of its guesses was right.
+    usefulness: float = 1.0
     next_node: int = 1
     _live: dict[int, Node] = field(default_factory=dict)
     # Numbers whose guess was committed, and where: a draft that was under way meanwhile may still name them.
@@ -123,8 +132,13 @@ class DraftStream:
             elif parent is None or (position is not None and position >= end_position) or tree.full:
                 dead += 1
             else:
-                survival = survival_of(draft.confidence[index]) if draft.confidence else DEFAULT_SURVIVAL
+                claimed = survival_of(draft.confidence[index]) if draft.confidence else DEFAULT_SURVIVAL
+                survival = claimed
+                if self.calibration is not None:
+                    survival = self.calibration.survival(len(parent.children), claimed)
                 node = tree.add(parent, token, survival)
+                if node.holders == 0:
+                    node.claimed = claimed
                 node.source = node.source or self.ordinal
                 node.holders += 1
                 self._live[number] = node
@@ -146,6 +160,19 @@ class DraftStream:
             return None, None
         child_position = position + 1
         return (tree.tip if tree.tip.position == position else None), child_position
+
+    def learn(self, siblings: Sequence[Node], token: int) -> None:
+        """The outcome of its guesses for one position: `siblings` hang below text, and `token` was right."""
+        if self.calibration is not None:
+            for node in siblings:
+                self.calibration.observe(node.rank, node.claimed, node.token == token)
+        right = any(node.token == token for node in siblings)
+        self.usefulness += _FOLLOW * (right - self.usefulness)
+
+    @property
+    def offered_window(self) -> int:
+        """How many guesses it should have in flight: one that never helps may only show that it has changed."""
+        return self.window_nodes if self.usefulness >= LEAST_USEFULNESS else 1
 
     def settle(self) -> None:
         """Drops the numbers whose nodes have left the tree; right guesses are remembered as trunk positions."""

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nacre.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from nacre.pacing import Calibration
 from nacre.sampling import Choice
 from nacre.session.messages import Commit, Draft, FinishReason, SpeculationMode
 from nacre.session.stream import DraftStream, Received
@@ -100,8 +101,11 @@ class VerifierSession:
 
     # -- drafters ------------------------------------------------------------------------------------------------
 
-    def join(self) -> int:
-        """Admits a drafter; returns its ordinal. Raises FailedPrecondition or ResourceExhausted."""
+    def join(self, calibration: Calibration | None = None) -> int:
+        """Admits a drafter; returns its ordinal. Raises FailedPrecondition or ResourceExhausted.
+
+        `calibration` corrects the survival it claims and learns from what becomes of its guesses.
+        """
         if self.mode is SpeculationMode.OFF:
             raise FailedPrecondition("this session runs with speculation.mode off; no drafter may join it")
         if len(self.streams) >= self.limits.max_streams:
@@ -110,7 +114,7 @@ class VerifierSession:
             )
         ordinal = self._next_ordinal
         self._next_ordinal += 1
-        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes)
+        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, calibration)
         return ordinal
 
     def leave(self, ordinal: int) -> None:
@@ -128,6 +132,11 @@ class VerifierSession:
         if draft.first_node == 1:
             self._settle()
         return received
+
+    @property
+    def hit_rate(self) -> float:
+        """How often one of the best drafter's guesses has been right lately; 0 without a drafter."""
+        return max((stream.usefulness for stream in self.streams.values()), default=0.0)
 
     # -- the engine ----------------------------------------------------------------------------------------------
 
@@ -199,6 +208,7 @@ class VerifierSession:
         position = len(self.tokens)
         tokens = tuple(choice.token for choice in choices)
         assert position + len(tokens) <= self.end_position, "no row past the last position is ever planned"
+        self._learn(tokens)
         moved = self.tree.commit(tokens)
         source_at = {node.position: node.source for node in moved.trunk}
         self._settle()
@@ -220,6 +230,20 @@ class VerifierSession:
             verify_ms=verify_ms,
             queue_ms=queue_ms,
         )
+
+    def _learn(self, tokens: Sequence[int]) -> None:
+        """Tells every stream what became of its guesses below text: verified or not, they have an outcome now."""
+        node: Node | None = self.tree.tip
+        for token in tokens:
+            if node is None or not node.children:
+                return
+            by_stream: dict[int, list[Node]] = {}
+            for child in node.children.values():
+                by_stream.setdefault(child.source, []).append(child)
+            for ordinal, siblings in by_stream.items():
+                if ordinal in self.streams:
+                    self.streams[ordinal].learn(siblings, token)
+            node = node.children.get(token)
 
     # -- the owner -----------------------------------------------------------------------------------------------
 

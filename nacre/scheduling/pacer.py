@@ -1,0 +1,82 @@
+"""When a pass starts and which rows it computes: the scheduling rules with what they have measured.
+
+One object per engine. Times are the caller's, in seconds; the verifier service and the simulator drive the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nacre.scheduling.costs import PassCosts
+from nacre.scheduling.rows import RowBudget, Shares, row_offer, share_rows
+from nacre.scheduling.waiting import Arrivals, next_gain, worth_waiting
+from nacre.tree import DraftTree
+
+#: Weight of a pass in the measured throughput.
+_FOLLOW = 0.1
+#: A pause never takes more than this share of a pass.
+_LONGEST_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A session that could be in the next pass. `hit_rate`: how often one of its drafters' guesses is right."""
+
+    tree: DraftTree
+    arrivals: Arrivals
+    hit_rate: float
+
+
+@dataclass(slots=True)
+class Pacer:
+    """`costs` are followed while running; `budget` bounds every pass. `pauses` False starts every pass at once."""
+
+    costs: PassCosts
+    budget: RowBudget
+    pauses: bool = True
+    _tokens: float = 0.0  # per pass, and
+    _seconds: float = 0.0  # from pass to pass, faded alike
+    _ended: float = field(default=-1e9)
+
+    def share(self, trees: Sequence[DraftTree]) -> Shares:
+        return share_rows(trees, self.costs, self.budget)
+
+    def offer(self, tips: int) -> int:
+        return row_offer(tips, self.costs, self.budget)
+
+    @property
+    def throughput(self) -> float:
+        """Tokens per second lately; 0 before the first pass."""
+        return self._tokens / self._seconds if self._seconds > 0 else 0.0
+
+    def pause_s(self, now: float, waiting: Sequence[Waiting]) -> float:
+        """How long the engine should wait for guesses before it starts with what is there; 0 to start now."""
+        throughput = self.throughput
+        if not self.pauses or not waiting or throughput == 0.0:
+            return 0.0
+        left = self._ended + _LONGEST_PAUSE * self.costs.seconds(len(waiting)) - now
+        if left <= 0:
+            return 0.0
+        row_s = self.costs.seconds(len(waiting) + 1) - self.costs.seconds(len(waiting))
+        longest = 0.0
+        for session in waiting:
+            due_s = session.arrivals.due_s(now)
+            if due_s is None or due_s > left:
+                continue
+            if worth_waiting(next_gain(session.tree, session.hit_rate), due_s, row_s, throughput):
+                # A message that is a little late is still worth it; one that is much later is not.
+                longest = max(longest, 2 * due_s)
+        return min(longest, left)
+
+    def passed(self, now: float, *, rows: int, seconds: float, tokens: int, prompt_rows: int) -> None:
+        """A pass of `rows` rows has ended `now` after `seconds` and committed `tokens`."""
+        if prompt_rows == 0 and rows > 0:
+            self.costs.observe(rows, seconds)
+            # From end to end while the engine is kept busy: what a pause costs belongs to it.
+            elapsed = now - self._ended
+            elapsed = elapsed if elapsed < 2 * seconds else seconds
+            keep = 1 - _FOLLOW if self._seconds > 0 else 0.0
+            self._tokens = keep * self._tokens + (1 - keep) * tokens
+            self._seconds = keep * self._seconds + (1 - keep) * elapsed
+        self._ended = now

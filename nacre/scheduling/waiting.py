@@ -1,0 +1,79 @@
+"""Whether a free engine should wait a moment for guesses that are on their way.
+
+Starting at once wastes a pass on few rows; waiting wastes the engine. The rule (fractional programming, as for draft
+length): wait for the next message while the tokens it is expected to add are worth more than what the engine earns in
+the time until it comes, `gain > throughput x (wait + its rows)`. With a cheap drafter near by that is a few
+milliseconds after a miss; with one far away, slow or silent it never happens.
+
+Pure: times are the caller's, in seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.tree import DraftTree
+
+#: Weight of a new measurement.
+_FOLLOW = 0.2
+#: A message this many times later than expected is not waited for any longer.
+_PATIENCE = 2.0
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """How soon after a commit, and after one another, guesses of one session come.
+
+    Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time.
+    """
+
+    _answer_s: float | None = None
+    _gap_s: float | None = None
+    _since: float = 0.0
+    _hungry: bool = False
+    _answered: bool = False
+
+    def committed(self, now: float, *, hungry: bool) -> None:
+        """The tip has moved; `hungry` if no guess is left below it."""
+        self._since, self._hungry, self._answered = now, hungry, False
+
+    def came(self, now: float, *, hungry: bool) -> None:
+        """A message with live guesses; `hungry` if a pass would still take more."""
+        if self._hungry:
+            passed = now - self._since
+            if self._answered:
+                self._gap_s = _follow(self._gap_s, passed)
+            else:
+                self._answer_s = _follow(self._answer_s, passed)
+        self._since, self._hungry, self._answered = now, hungry, True
+
+    def due_s(self, now: float) -> float | None:
+        """Seconds until the next message is expected; None if nothing is known, or it is overdue."""
+        expected = self._gap_s if self._answered or not self._hungry else self._answer_s
+        if expected is None:
+            return None
+        passed = now - self._since
+        if passed > _PATIENCE * expected:
+            return None
+        # What should be here already may come any moment.
+        return max(expected - passed, expected / 4)
+
+
+def next_gain(tree: DraftTree, hit_rate: float) -> float:
+    """Tokens that one more message is expected to add to a pass: a hit below the likeliest leaf."""
+    if not tree.tip.children:
+        return hit_rate
+    for node, survival in tree.best_first():
+        if not node.children:
+            return survival * hit_rate
+    return 0.0
+
+
+def worth_waiting(gain: float, wait_s: float, row_s: float, throughput: float) -> bool:
+    """`gain` tokens after `wait_s` and at the cost of `row_s` more pass time, where tokens come at `throughput` a
+    second otherwise."""
+    return gain > throughput * (wait_s + row_s)
+
+
+def _follow(average: float | None, sample: float) -> float:
+    return sample if average is None else average + _FOLLOW * (sample - average)
