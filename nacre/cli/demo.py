@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from nacre.cli.demo_run import DemoOptions, DemoResult
     from nacre.client import AsyncClient, Generation, Piece
 
-INFLATED_PARAMETERS = 113_000_000
 PROMPTS, MAX_TOKENS = 3, 96
 QUICK_PROMPTS, QUICK_MAX_TOKENS = 1, 32
 
@@ -58,11 +57,12 @@ def demo(
     nacre demo --json > result.json
     """
     from nacre.cli.demo_run import DemoOptions, run_demo
+    from nacre.cli.model_files import inflated_target
     from nacre.cli.output import print_json
     from nacre.runtime.processes import run_until_signalled
 
     count = prompts or (QUICK_PROMPTS if quick else PROMPTS)
-    model = _target(target, parameters)
+    model = inflated_target(target, parameters)
     texts = tuple(_held_out_prompts(count + 1))
     wanted = DemoOptions(
         target=model,
@@ -219,28 +219,6 @@ def _live(options: DemoOptions) -> Callable[[AsyncClient, Generation], Any]:
 
 async def _quietly(client: AsyncClient, generation: Generation) -> None:
     return None
-
-
-def _target(target: str | None, parameters: str | None) -> str:
-    """The directory or hub id to serve: a bundled target is inflated unless told otherwise, others only if told."""
-    from nacre.cli.model_files import inflated_path, make_inflated, parse_count, resolve
-    from nacre.cli.output import Steps
-    from nacre.errors import InvalidArgument
-    from nacre.models import BUNDLED
-
-    source = target or "demo-target"
-    bundled = source in BUNDLED
-    count = parse_count(parameters) if parameters is not None else INFLATED_PARAMETERS if bundled else 0
-    source = resolve(source)
-    if count == 0:
-        return source
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise InvalidArgument(f"--parameters inflates a model directory and {source!r} is none; download it first")
-    if (inflated_path(folder, count) / "config.json").is_file():
-        return str(inflated_path(folder, count))
-    with Steps().step(f"inflating {folder.name} to {count / 1e6:.0f} M parameters, once"):
-        return str(make_inflated(folder, count))
 
 
 def _inflation(target: str) -> str | None:

@@ -14,6 +14,8 @@ from typing import Any
 from nacre.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024
+#: What a bundled target is inflated to where it stands in for a large one.
+INFLATED_PARAMETERS = 113_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,26 @@ def make_inflated(source: Path, parameters: int) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return wanted
+
+
+def inflated_target(target: str | None, parameters: str | None) -> str:
+    """The directory or hub id to serve: a bundled target is inflated unless told otherwise, others only if told."""
+    from nacre.cli.output import Steps
+    from nacre.models import BUNDLED
+
+    source = target or "demo-target"
+    bundled = source in BUNDLED
+    count = parse_count(parameters) if parameters is not None else INFLATED_PARAMETERS if bundled else 0
+    source = resolve(source)
+    if count == 0:
+        return source
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise InvalidArgument(f"--parameters inflates a model directory and {source!r} is none; download it first")
+    if (inflated_path(folder, count) / "config.json").is_file():
+        return str(inflated_path(folder, count))
+    with Steps().step(f"inflating {folder.name} to {count / 1e6:.0f} M parameters, once"):
+        return str(make_inflated(folder, count))
 
 
 def parse_count(text: str) -> int:

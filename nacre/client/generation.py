@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -112,7 +112,9 @@ class Generation:
         handshake: pb.Handshake | None = None,
         metadata: tuple[tuple[str, str], ...] = (),
         retry: Retry = Retry(),
+        observe: Callable[[pb.SessionEvent], None] | None = None,
     ) -> None:
+        """`observe` sees every event as it comes, before it is acted on."""
         if request.stop and vocabulary is None:
             raise InvalidArgument("stop strings need the model's tokenizer; give the client one", param="stop")
         self.request = request
@@ -133,6 +135,7 @@ class Generation:
         self._metadata = metadata
         self._handshake = handshake or messages.handshake()
         self._retry = retry
+        self._observe = observe
         self._output = OutputText(vocabulary, request.stop) if vocabulary is not None else None
         self._resumed = 0
         self._iterator: AsyncGenerator[Piece, None] | None = None
@@ -177,6 +180,8 @@ class Generation:
         try:
             await call.write(pb.SessionRequest(open=self._open()))
             async for event in call:
+                if self._observe is not None:
+                    self._observe(event)
                 match event.WhichOneof("body"):
                     case "opened":
                         self._opened(event.opened, drafting)

@@ -1,0 +1,115 @@
+"""Baselines: what is compared, as data. `benchmarks/baselines.toml` has one table per baseline.
+
+Kinds: `nacre` (a session at the verifier, drafted for by a drafter process or not), `lockstep` (a client that drafts
+and waits, on its own stream), `transformers` (its own `generate`, in a process of its own, without a network).
+A name with a colon is a baseline with an argument: `sync:svip` is `sync` with the pacing policy `svip`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nacre.errors import InvalidArgument, NotFound
+from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
+from nacre.session import SpeculationMode
+
+KINDS = ("nacre", "lockstep", "transformers")
+STYLES = ("sync", "pearl")
+#: Ways of transformers' that `nacre.bench.yardsticks` knows.
+WAYS = ("plain", "assisted", "lookup", "batching")
+#: What every speed-up is counted from.
+REFERENCE = "ar"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One way to generate. `drafter` and `verifier` are settings of those services; no `drafter`: nobody drafts."""
+
+    name: str
+    about: str
+    kind: str = "nacre"
+    speculation: str = "latency"
+    drafter: Mapping[str, Any] | None = None
+    verifier: Mapping[str, Any] = field(default_factory=dict)
+    style: str = ""
+    way: str = ""
+    policy: str = ""
+
+    @property
+    def mode(self) -> SpeculationMode:
+        return SpeculationMode(self.speculation)
+
+    @property
+    def exact(self) -> bool:
+        """Whether its text must be the reference's, token by token; transformers draws other noise."""
+        return self.kind != "transformers"
+
+    @property
+    def needs_wire(self) -> bool:
+        return self.kind != "transformers"
+
+
+def folder() -> Path:
+    """Where scenarios and baselines lie: ./benchmarks, else beside the package. Raises NotFound."""
+    for place in (Path("benchmarks"), Path(__file__).resolve().parents[2] / "benchmarks"):
+        if (place / "baselines.toml").is_file():
+            return place
+    raise NotFound("there is no benchmarks/baselines.toml here; run `nacre bench` in a checkout of Nacre's source")
+
+
+def load_baselines(path: Path | None = None) -> dict[str, Baseline]:
+    """Name -> baseline. Raises InvalidArgument naming table and key."""
+    path = path or folder() / "baselines.toml"
+    return {name: _baseline(path, name, table) for name, table in read_toml(path).items()}
+
+
+def chosen_baselines(known: Mapping[str, Baseline], names: Sequence[str]) -> list[Baseline]:
+    """The named baselines, the reference first whether named or not. Raises InvalidArgument for an unknown name."""
+    found = [known[REFERENCE]]
+    for name in names:
+        base, _, policy = name.partition(":")
+        if base not in known:
+            raise InvalidArgument(f"baseline {name!r} is unknown; there are {', '.join(sorted(known))}")
+        if policy and known[base].style != "sync":
+            raise InvalidArgument(f"baseline {name!r} names a policy; only sync takes one, as in sync:fixed")
+        baseline = replace(known[base], name=name, policy=policy) if policy else known[base]
+        if baseline not in found:
+            found.append(baseline)
+    return found
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises NotFound or InvalidArgument."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidArgument(f"{path} cannot be read: {error}") from None
+
+
+def flags_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Command-line flags of a service's settings."""
+    return tuple(part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value)))
+
+
+def _baseline(path: Path, name: str, table: Any) -> Baseline:
+    where = f"[{name}] in {path}"
+    if not isinstance(table, dict):
+        raise InvalidArgument(f"{where} is no table")
+    known = {item.name for item in fields(Baseline)} - {"name", "policy"}
+    unknown = set(table) - known
+    if unknown:
+        raise InvalidArgument(f"{where} has {min(unknown)!r}; a baseline has {', '.join(sorted(known))}")
+    baseline = Baseline(name, **{"about": "", **table})
+    modes = tuple(mode.value for mode in SpeculationMode)
+    for key, choices in (("kind", KINDS), ("speculation", modes), ("style", ("", *STYLES)), ("way", ("", *WAYS))):
+        if getattr(baseline, key) not in choices:
+            raise InvalidArgument(f"{where}: {key} is {getattr(baseline, key)!r}; it must be one of {choices}")
+    load_settings(VerifierSettings, "verifier", flags_of(baseline.verifier))
+    load_settings(DrafterSettings, "drafter", flags_of(baseline.drafter or {}))
+    return baseline

@@ -1,0 +1,94 @@
+"""Scenarios: what is run, as data. `benchmarks/NAME.toml` is one scenario.
+
+A scenario is a grid: baselines x round-trip times x temperatures x prompts x seeds. Keys of its `[quick]` table
+replace those above for `--quick`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from nacre.bench.baselines import folder, read_toml
+from nacre.errors import InvalidArgument
+
+KINDS = ("latency", "throughput", "micro")
+MOST = {"prompts": 1000, "tokens": 100_000, "seeds": 64, "warm_ups": 16}
+_NOT_SCENARIOS = ("baselines", "headline")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One grid. Times are milliseconds; `rtt_ms` is there and back. `sessions` are those at a time (throughput)."""
+
+    name: str
+    about: str = ""
+    kind: str = "latency"
+    baselines: tuple[str, ...] = ("ar", "nacre")
+    rtt_ms: tuple[float, ...] = (0.0,)
+    temperature: tuple[float, ...] = (1.0,)
+    prompts: int = 24
+    tokens: int = 96
+    seeds: int = 2
+    warm_ups: int = 2
+    sessions: tuple[int, ...] = (1,)
+
+    def seeds_at(self, temperature: float) -> range:
+        """Seeds worth running: at temperature 0 all give the same text."""
+        return range(1, (self.seeds if temperature > 0 else 1) + 1)
+
+
+def scenario_files() -> list[Path]:
+    return sorted(path for path in folder().glob("*.toml") if path.stem not in _NOT_SCENARIOS)
+
+
+def load_scenario(name: str, *, quick: bool = False) -> Scenario:
+    """By name, or by the path of a file of one's own. Raises NotFound or InvalidArgument."""
+    path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
+    if not path.is_file() or path.stem in _NOT_SCENARIOS:
+        known = ", ".join(["headline", *(file.stem for file in scenario_files())])
+        raise InvalidArgument(f"scenario {name!r} is unknown; there are {known}, or give the path of a .toml file")
+    raw = read_toml(path)
+    hurried = raw.pop("quick", {})
+    return scenario_from(path.stem, {**raw, **(hurried if quick else {})}, str(path))
+
+
+def scenario_from(name: str, raw: dict[str, Any], where: str) -> Scenario:
+    """Raises InvalidArgument naming the key."""
+    known = {item.name: item for item in fields(Scenario)}
+    unknown = set(raw) - set(known) | ({"name"} & set(raw))
+    if unknown:
+        raise InvalidArgument(
+            f"{where} has {min(unknown)!r}; a scenario has {', '.join(sorted(set(known) - {'name'}))}"
+        )
+    lists = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in raw.items() if key in _LISTS}
+    return checked(replace(Scenario(name), **{**raw, **lists}), where)
+
+
+_LISTS = ("baselines", "rtt_ms", "temperature", "sessions")
+
+
+def checked(scenario: Scenario, where: str) -> Scenario:
+    """The scenario, if its dials are possible. Raises InvalidArgument naming key, value and bound."""
+    if scenario.kind not in KINDS:
+        raise InvalidArgument(f"{where}: kind is {scenario.kind!r}; it must be one of {', '.join(KINDS)}")
+    for key, most in MOST.items():
+        value = getattr(scenario, key)
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise InvalidArgument(f"{where}: {key} is {value}; it must be a whole number from 1 to {most}")
+    if scenario.tokens < 2:
+        raise InvalidArgument(f"{where}: tokens is {scenario.tokens}; speed needs at least 2")
+    _check_all(where, "rtt_ms", scenario.rtt_ms, 0, 10_000)
+    _check_all(where, "temperature", scenario.temperature, 0, 1e6)
+    _check_all(where, "sessions", scenario.sessions, 1, 1024)
+    if not scenario.baselines:
+        raise InvalidArgument(f"{where}: baselines is empty; name at least one")
+    return scenario
+
+
+def _check_all(where: str, key: str, values: Sequence[float], least: float, most: float) -> None:
+    for value in values or (None,):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise InvalidArgument(f"{where}: {key} has {value}; it must be {least:g} to {most:g}")

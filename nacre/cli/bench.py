@@ -1,0 +1,144 @@
+"""`nacre bench`: scenarios run against every baseline, in one run, on pinned processes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nacre.cli import options as flags
+from nacre.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from nacre.bench.scenarios import Scenario
+
+
+def bench(
+    scenarios: Annotated[list[str] | None, typer.Argument(metavar="SCENARIO…", help="Names or .toml files.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="Show scenarios and baselines.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer prompts: minutes instead of hours.")] = False,
+    baselines: Annotated[
+        str | None, flags.word("--baselines", "Only these, comma separated; ar is always run.", "NAMES")
+    ] = None,
+    prompts: Annotated[int | None, flags.whole("--prompts", "Prompts of each cell.", 1, 1000)] = None,
+    tokens: Annotated[int | None, flags.whole("--tokens", "New tokens for each.", 2, 100_000)] = None,
+    seeds: Annotated[int | None, flags.whole("--seeds", "Seeds for each prompt.", 1, 64)] = None,
+    rtt: Annotated[str | None, flags.word("--rtt", "Round-trip times in ms, comma separated.", "MS")] = None,
+    temperature: Annotated[str | None, flags.word("--temperature", "Temperatures, comma separated.", "T")] = None,
+    seed: flags.Seed = None,
+    target: flags.Target = None,
+    draft: flags.Draft = None,
+    parameters: Annotated[
+        str | None,
+        flags.word("--parameters", "Inflate the target to so many, 0: not; default: 113M if it is bundled.", "N"),
+    ] = None,
+    dtype: flags.Dtype = None,
+    threads: flags.Threads = None,
+    pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Give each side a core of its own.")] = True,
+    out: Annotated[
+        str | None, flags.word("--out", "Where results go; default: a file named after the time.", "FILE")
+    ] = None,
+    resume: Annotated[str | None, flags.word("--resume", "Go on with an interrupted run's file.", "FILE")] = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Measure: every baseline of a scenario in one run, prompt by prompt in turns; ratios within a run are the result.
+
+    \b
+    nacre bench --list
+    nacre bench first                                  # with speculation and without, no network
+    nacre bench rtt --quick --rtt 0,100 --baselines nacre,sync
+    nacre bench rtt --resume bench-rtt-20260101-120000.json
+    """
+    from nacre.bench.results import Results, resumed
+    from nacre.bench.rig import Rig, RigOptions
+    from nacre.bench.run import Bench, Plan
+    from nacre.cli.bench_report import print_list, print_report
+    from nacre.cli.model_files import inflated_target, resolve
+    from nacre.cli.output import ChildLog, Steps, note, print_json
+    from nacre.runtime.processes import run_until_signalled
+
+    if list_all:
+        print_list(as_json)
+        return
+    if not scenarios:
+        raise InvalidArgument("name a scenario; `nacre bench --list` shows them")
+    changes = {
+        "prompts": prompts,
+        "tokens": tokens,
+        "seeds": seeds,
+        "rtt_ms": _numbers("--rtt", rtt),
+        "temperature": _numbers("--temperature", temperature),
+        "baselines": _names(baselines),
+    }
+    chosen = _scenarios(scenarios, quick, {key: value for key, value in changes.items() if value is not None})
+    plan = Plan(
+        scenarios=tuple(chosen),
+        baselines=_baselines(chosen),
+        rig=RigOptions(
+            target=inflated_target(target, parameters),
+            draft=resolve(draft or "demo-draft"),
+            dtype=dtype or "bfloat16",
+            threads=threads or 1,
+            pin=pin,
+        ),
+        seed=1 if seed is None else seed,
+    )
+    if resume is not None:
+        results = resumed(Path(resume), plan.identity())
+    else:
+        name = f"bench-{'-'.join(Path(item).stem for item in scenarios)}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        results = Results(plan.identity(), Path(out or name))
+    results.save()
+
+    async def main() -> None:
+        log = ChildLog()
+        rig = Rig(plan.rig, on_line=log)
+        async with rig:
+            try:
+                await Bench(plan, rig, results, Steps()).run()
+            finally:
+                log.hush()
+
+    try:
+        run_until_signalled(main())
+    except KeyboardInterrupt:
+        note(f"interrupted; go on with the same command and --resume {results.path}")
+        raise
+    if as_json:
+        print_json(results.as_dict())
+    else:
+        print_report(results)
+        note(f"all samples: {results.path}")
+
+
+def _scenarios(names: list[str], quick: bool, changes: dict[str, Any]) -> list[Scenario]:
+    from nacre.bench.scenarios import checked, load_scenario
+
+    found = []
+    for name in dict.fromkeys(names):
+        scenario = load_scenario(name, quick=quick)
+        found.append(checked(replace(scenario, **changes), name))
+    return found
+
+
+def _baselines(scenarios: list[Scenario]) -> dict[str, Any]:
+    from nacre.bench.baselines import chosen_baselines, load_baselines
+
+    known = load_baselines()
+    return {scenario.name: tuple(chosen_baselines(known, scenario.baselines)) for scenario in scenarios}
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidArgument(f"{flag} is {text!r}; it must be numbers separated by commas") from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

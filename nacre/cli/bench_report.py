@@ -1,0 +1,101 @@
+"""What `nacre bench` prints: the table of a run, and what there is to run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nacre.bench.results import Results
+
+#: Columns of a table that goes into a file or a pipe.
+_WIDE = 170
+
+_COLUMNS = (
+    ("tokens/s", "tokens_per_s", "{:.1f}"),
+    ("TTFT ms", "ttft_ms", "{:.0f}"),
+    ("ITL p50/p99 ms", "itl", ""),
+    ("tokens a pass", "acceptance_length", "{:.2f}"),
+    ("accepted", "acceptance_rate", "{:.2f}"),
+    ("rows/token", "rows_per_token", "{:.2f}"),
+    ("verifier ms/token", "verifier_s_per_token", "ms"),
+    ("B up/token", "payload_up_bytes_per_token", "{:.1f}"),
+    ("rolled back", "rolled_back_share", "{:.0%}"),
+)
+
+
+def print_report(results: Results) -> None:
+    """One table: a line per cell and baseline."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("scenario", "T", "RTT ms", "baseline", "speed-up"):
+        table.add_column(heading, justify="left" if heading in ("scenario", "baseline") else "right")
+    for heading, _, _ in _COLUMNS:
+        table.add_column(heading, justify="right")
+    before = None
+    for cell in results.summary.get("cells", ()):
+        place = (cell["scenario"], cell["temperature"], cell["rtt_ms"])
+        if before is not None and place != before:
+            table.add_section()
+        before = place
+        table.add_row(
+            cell["scenario"],
+            f"{cell['temperature']:g}",
+            f"{cell['rtt_ms']:g}",
+            cell["baseline"] + _settings(cell["settings"]),
+            _speedup(cell["speedup"]),
+            *(_shown(cell, key, form) for _, key, form in _COLUMNS),
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
+    console.print(table)
+    console.print(
+        "[dim]tokens/s: decoding, the first message apart; speed-up: over ar in the same cell, with its 95 % interval "
+        "over prompts;\nITL: between messages; every text is ar's, token by token (hf-* draw other noise).[/dim]"
+    )
+
+
+def print_list(as_json: bool) -> None:
+    from nacre.bench.baselines import load_baselines
+    from nacre.bench.scenarios import load_scenario, scenario_files
+    from nacre.cli.output import print_json, result_console
+
+    scenarios = [load_scenario(path.stem) for path in scenario_files()]
+    baselines = load_baselines()
+    if as_json:
+        print_json(
+            {
+                "scenarios": [asdict(scenario) for scenario in scenarios],
+                "baselines": [asdict(baseline) for baseline in baselines.values()],
+            }
+        )
+        return
+    console = result_console()
+    console.print("[bold]scenarios[/bold]")
+    for scenario in scenarios:
+        console.print(f"  {scenario.name:<20} {scenario.about}")
+    console.print("[bold]baselines[/bold]")
+    for baseline in baselines.values():
+        console.print(f"  {baseline.name:<20} {baseline.about}")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return f" ({', '.join(f'{key} {value}' for key, value in settings.items())})" if settings else ""
+
+
+def _speedup(found: dict[str, Any] | None) -> str:
+    return f"{found['value']:.2f} x ({found['low']:.2f}-{found['high']:.2f})" if found else "-"
+
+
+def _shown(cell: dict[str, Any], key: str, form: str) -> str:
+    if key == "itl":
+        if cell["itl_p50_ms"] is None:
+            return "-"
+        return f"{cell['itl_p50_ms']:.0f}/{cell['itl_p99_ms']:.0f}"
+    value = cell[key]
+    if value is None:
+        return "-"
+    return f"{value * 1e3:.1f}" if form == "ms" else form.format(value)
