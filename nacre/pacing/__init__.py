@@ -18,9 +18,21 @@ from nacre.pacing.round_tree import TIP, Features, RoundNode, RoundTree
 
 #: name -> module:class
 POLICIES = {
+    "banditspec": "nacre.pacing.banditspec:BanditSpecPolicy",
+    "del": "nacre.pacing.del_rule:DelPolicy",
+    "disco": "nacre.pacing.disco:DiscoPolicy",
+    "eagle2": "nacre.pacing.eagle2:Eagle2Policy",
+    "eesd": "nacre.pacing.eesd:EesdPolicy",
     "fixed": "nacre.pacing.fixed:FixedPolicy",
+    "hf-confidence": "nacre.pacing.hf_schedules:HfConfidencePolicy",
+    "hf-heuristic": "nacre.pacing.hf_schedules:HfHeuristicPolicy",
     "leviathan": "nacre.pacing.leviathan:LeviathanPolicy",
+    "opt-tree": "nacre.pacing.opt_tree:OptTreePolicy",
+    "ours": "nacre.pacing.ours:OursPolicy",
     "pearl": "nacre.pacing.pearl:PearlPolicy",
+    "sequoia": "nacre.pacing.sequoia:SequoiaPolicy",
+    "specdec++": "nacre.pacing.specdec:SpecDecPolicy",
+    "svip": "nacre.pacing.svip:SvipPolicy",
 }
 KNOWN_POLICIES = frozenset(POLICIES)
 
