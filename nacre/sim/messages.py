@@ -12,7 +12,10 @@ from nacre.session import Commit, Draft, FinishReason, Reanchor, Received, Verif
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An owner begins a session, or goes on with one that another verifier had begun."""
+    """An owner begins a session, or goes on with one that another verifier had begun.
+
+    `unseen` counts prompt tokens that stand before `prompt`: they only cost rows, nobody needs to know them.
+    """
 
     session: str
     prompt: tuple[int, ...]
@@ -20,6 +23,7 @@ class Open:
     max_tokens: int
     stop_ids: frozenset[int]
     keep_choices: bool
+    unseen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,52 @@ class Finished:
 
     reason: FinishReason
     position: int
+
+
+def draft_bytes(draft: Draft, token_bytes: int = 2) -> int:
+    """Payload of a draft: its size as a protobuf message, where a token id takes `token_bytes` (2 up to id 16,383)."""
+    count = len(draft.tokens)
+    size = 1 + _varint(draft.first_node) + _packed(count * token_bytes)
+    if draft.anchor is not None:
+        size += 1 + _varint(draft.anchor)
+    if draft.parents:
+        size += _packed(sum(map(_varint, draft.parents)))
+    return size + _packed(len(draft.confidence))
+
+
+def commit_bytes(commit: Commit, token_bytes: int = 2) -> int:
+    """Payload of a commit without log-probabilities."""
+    size = 1 + _varint(commit.position) + _packed(len(commit.tokens) * token_bytes)
+    if any(commit.guessed_by):
+        size += _packed(len(commit.guessed_by))
+    for value in (commit.rows, commit.window_nodes, commit.row_budget):
+        size += 1 + _varint(value) if value else 0
+    for milliseconds in (commit.verify_ms, commit.queue_ms):
+        size += 5 if milliseconds else 0
+    return size
+
+
+def payload_bytes(message: object) -> int:
+    """About what a message carries; prompts and texts at two bytes a token, the rest is small."""
+    match message:
+        case Draft():
+            return draft_bytes(message)
+        case Commit():
+            return commit_bytes(message)
+        case Open():
+            return 2 * (message.unseen + len(message.prompt) + len(message.resume))
+        case Opened():
+            return 2 * len(message.tokens)
+        case _:
+            return 0
+
+
+def _varint(value: int) -> int:
+    return max(1, (value.bit_length() + 6) // 7)
+
+
+def _packed(content: int) -> int:
+    return 1 + _varint(content) + content if content else 0
 
 
 def describe(message: object) -> str:

@@ -16,16 +16,20 @@ from typing import Protocol
 
 from nacre.errors import NacreError, Unavailable
 from nacre.sim.dice import Dice
-from nacre.sim.messages import describe
+from nacre.sim.messages import describe, payload_bytes
 from nacre.sim.world import World
+
+#: What a message takes on the wire beside its payload: gRPC's and HTTP/2's frames, TLS, TCP and IP.
+HEADERS_BYTES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSpec:
-    """One-way delay of a link, and the most that jitter adds to it."""
+    """One-way delay of a link, the most that jitter adds to it, and its bandwidth each way (0: unlimited)."""
 
     delay_s: float = 0.0
     jitter_s: float = 0.0
+    bytes_per_s: float = 0.0
 
 
 class Peer(Protocol):
@@ -48,6 +52,7 @@ class Stream:
         self._ends = (opener, server)
         self._dice = dice
         self._last_arrival_s = {opener.name: 0.0, server.name: 0.0}
+        self._sent_at_s = {opener.name: 0.0, server.name: 0.0}  # when the link has taken the last message, by receiver
         self._over: set[str] = set()  # ends that have closed the stream or know that it is over
         self._cut = False
 
@@ -57,7 +62,7 @@ class Stream:
         receiver = self._other(sender)
         if self._world.recording:
             self._world.note(f"{sender.name} -> {receiver.name}", describe(message))
-        self._world.at(self._arrival_s(receiver), lambda: self._deliver(receiver, message))
+        self._world.at(self._arrival_s(receiver, message), lambda: self._deliver(receiver, message))
 
     def close(self, sender: Peer, error: NacreError | None = None) -> None:
         """Ends the stream from one side; the other side learns of it after all that was sent before."""
@@ -82,9 +87,15 @@ class Stream:
         opener, server = self._ends
         return server if end is opener else opener
 
-    def _arrival_s(self, receiver: Peer) -> float:
-        delay_s = self._spec.delay_s + self._spec.jitter_s * self._dice.unit()
-        arrival_s = max(self._world.now_s + delay_s, self._last_arrival_s[receiver.name])
+    def _arrival_s(self, receiver: Peer, message: object = None) -> float:
+        spec = self._spec
+        leaves_s = self._world.now_s
+        if spec.bytes_per_s > 0:
+            size = HEADERS_BYTES + payload_bytes(message)
+            leaves_s = max(leaves_s, self._sent_at_s[receiver.name]) + size / spec.bytes_per_s
+            self._sent_at_s[receiver.name] = leaves_s
+        delay_s = spec.delay_s + spec.jitter_s * self._dice.unit()
+        arrival_s = max(leaves_s + delay_s, self._last_arrival_s[receiver.name])
         self._last_arrival_s[receiver.name] = arrival_s
         return arrival_s
 

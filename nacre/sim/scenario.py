@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nacre.session import FinishReason, VerifierSession
-from nacre.sim.actors import DrafterActor, DrafterSpec, OwnerActor, SessionSpec
+from nacre.sim.actors import DrafterSpec, OwnerActor, SessionSpec
 from nacre.sim.checkers import VerifierChecks, require
+from nacre.sim.drafters import DrafterActor, DraftWorker
+from nacre.sim.hosted import PassTime, Tally, VerifierSpec
 from nacre.sim.malice import MaliciousDrafter
 from nacre.sim.target import DialledProposer, ToyTarget
-from nacre.sim.verifier import Tally, VerifierActor, VerifierSpec
+from nacre.sim.verifier import VerifierActor
 from nacre.sim.world import World
 
 __all__ = ["DrafterSpec", "Outcome", "Scenario", "SessionOutcome", "SessionSpec", "VerifierSpec", "run_scenario"]
@@ -108,7 +110,8 @@ def _drafter(
         return MaliciousDrafter(world, name, spec, target)
     key = world.dice.child(5, spec.model).key
     proposer = DialledProposer(target, key=key, acceptance=spec.acceptance, batch=spec.batch, reach=spec.reach)
-    return DrafterActor(world, name, spec, proposer, checked=checked)
+    worker = DraftWorker(world, proposer, PassTime(((1, spec.step_s),)), batch=spec.batch)
+    return DrafterActor(world, name, spec, worker, checked=checked)
 
 
 def _outcome(owner: OwnerActor, verifiers: list[VerifierActor]) -> SessionOutcome:

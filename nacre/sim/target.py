@@ -9,11 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
 from nacre.sampling import Choice
 from nacre.session import VerifyPlan
 from nacre.sim.dice import mix, unit
+
+
+class Target(Protocol):
+    """What a simulated engine computes. A state is an int that stands for all the model knows of a prefix."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def start(self) -> int: ...
+
+    def advance(self, state: int, token: int) -> int: ...
+
+    def choose(self, state: int) -> Choice: ...
+
+    def read(self, tokens: Sequence[int]) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +71,7 @@ class ToyTarget:
 class ToyEngine:
     """One sequence's cache: the state before the tip. A pass computes rows; `advance` commits some of them."""
 
-    def __init__(self, target: ToyTarget, tokens: Sequence[int]) -> None:
+    def __init__(self, target: Target, tokens: Sequence[int]) -> None:
         self._target = target
         self._before_tip = target.read(tokens[:-1])
         self._rows: list[int] = []

@@ -1,95 +1,39 @@
-"""The verifier around VerifierSession: sessions, streams, tickets, grace periods and the batch loop, on virtual time.
+"""The verifier around VerifierSession: sessions, streams, tickets and grace periods, on virtual time.
 
-Rule: the engine never waits for a drafter. Whenever it is free and a session can be planned, a pass starts with what
-has arrived; each ready session gets an equal share of the row budget, the one that has waited longest first.
+Rule: the engine never waits for a drafter longer than pays. Its batch loop has a module of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from nacre.errors import NacreError, NotFound
-from nacre.session import Draft, Reanchor, SessionLimits, VerifierSession, VerifyPlan, open_session
+from nacre.pacing import Calibration
+from nacre.session import Commit, Draft, Reanchor, Resolution, VerifierSession, open_session
+from nacre.sim.batch_loop import BatchLoop, Ready
 from nacre.sim.checkers import VerifierChecks
+from nacre.sim.core import Core
+from nacre.sim.hosted import Hosted, PassTime, Tally, VerifierSpec
 from nacre.sim.messages import Cancel, Finished, Join, Open, Opened, describe
 from nacre.sim.network import Stream
-from nacre.sim.target import ToyEngine, ToyTarget
-from nacre.sim.world import Timer, World
+from nacre.sim.target import Target, ToyEngine
+from nacre.sim.world import World
 
-
-@dataclass(frozen=True, slots=True)
-class PassTime:
-    """V(rows): duration of a verify pass, linear between measured points and beyond the last two."""
-
-    points: tuple[tuple[int, float], ...] = ((1, 0.029), (8, 0.038), (16, 0.047), (32, 0.064))
-
-    def __call__(self, rows: int) -> float:
-        points = self.points
-        if len(points) == 1 or rows <= points[0][0]:
-            return points[0][1]
-        upper = next((i for i, (at, _) in enumerate(points) if rows <= at), len(points) - 1)
-        (low, low_s), (high, high_s) = points[upper - 1], points[upper]
-        return low_s + (high_s - low_s) * (rows - low) / (high - low)
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierSpec:
-    """A verifier: its machine as data, its limits, and its bad luck.
-
-    `failed_pass` is the chance that a pass does not happen and is planned anew; `crash_at_s` is when it dies.
-    """
-
-    row_budget: int = 16
-    pass_time: PassTime = PassTime()
-    limits: SessionLimits = SessionLimits()  # noqa: RUF009  a frozen value
-    max_positions: int = 4096
-    grace_s: float = 0.5
-    failed_pass: float = 0.0
-    crash_at_s: float | None = None
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a session took on one verifier: passes and rows, and what became of guesses and drafts."""
-
-    passes: int = 0
-    rows: int = 0
-    verified_guesses: int = 0
-    accepted_guesses: int = 0
-    live_guesses: int = 0
-    late_guesses: int = 0
-    dead_guesses: int = 0
-    refused_drafts: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Hosted:
-    """A session and everyone connected to it."""
-
-    name: str
-    ticket: str
-    session: VerifierSession
-    engine: ToyEngine
-    checks: VerifierChecks | None
-    owner: Stream | None
-    waiting_since_s: float
-    turn: int  # order of its last pass among all sessions' (times tie, and a tie must not favour anyone for ever)
-    drafters: dict[Stream, int] = field(default_factory=dict)
-    grace: Timer | None = None
-    tally: Tally = field(default_factory=Tally)
+__all__ = ["Hosted", "PassTime", "Tally", "VerifierActor", "VerifierSpec"]
 
 
 class VerifierActor:
-    """`watch(name, session)` makes the checks of a new session, or None."""
+    """`watch(name, session)` makes the checks of a new session, or None. `ready` may hold sessions back from a pass."""
 
     def __init__(
         self,
         world: World,
         name: str,
         spec: VerifierSpec,
-        target: ToyTarget,
+        target: Target,
         watch: Callable[[str, VerifierSession], VerifierChecks | None],
+        ready: Ready | None = None,
     ) -> None:
         self.name = name
         self.world = world
@@ -99,11 +43,11 @@ class VerifierActor:
         self.tallies: dict[str, list[Tally]] = {}  # by session name
         self._target = target
         self._watch = watch
-        self._dice = world.dice.child(3, *name.encode())
+        self.core = Core(world)
+        self.loop = BatchLoop(world, name, spec, self.core, self.hosted.values, self._settled, ready)
         self._streams: dict[Stream, Hosted | None] = {}
         self._opened = 0
-        self._turns = 0
-        self._busy = False
+        self._reputation: tuple[Calibration, float] | None = None
         if spec.crash_at_s is not None:
             world.at(spec.crash_at_s, self.crash)
 
@@ -116,7 +60,7 @@ class VerifierActor:
     def crash(self) -> None:
         """Dies with everything it holds."""
         self.world.note(self.name, "crashes")
-        self.alive = False
+        self.alive = self.loop.alive = False
         self.hosted.clear()
         for stream in list(self._streams):
             stream.cut()
@@ -125,6 +69,7 @@ class VerifierActor:
     def receive(self, stream: Stream, message: object) -> None:
         if not self.alive:
             return
+        self.core.spend(self.spec.message_s)
         match message:
             case Open():
                 self._open(stream, message)
@@ -175,15 +120,16 @@ class VerifierActor:
             checks=self._watch(message.session, session),
             owner=stream,
             waiting_since_s=self.world.now_s,
-            turn=self._next_turn(),
+            turn=self.loop.next_turn(),
+            missing_rows=message.unseen + (len(message.resume) if message.unseen else 0),
         )
         self.hosted[hosted.ticket] = hosted
         self.tallies.setdefault(hosted.name, []).append(hosted.tally)
         self._streams[stream] = hosted
-        stream.send(self, self._opened_for(hosted, ()))
+        self._send(stream, self._opened_for(hosted, ()))
         if session.finished is not None:
             self._conclude(hosted)
-        self._start_pass()
+        self.loop.wake()
 
     def _owner_back(self, stream: Stream, message: Join) -> None:
         hosted = self.hosted.get(message.ticket)
@@ -201,6 +147,7 @@ class VerifierActor:
         stream.send(self, hosted.session.replay(message.position))
         if hosted.session.finished is not None:
             self._conclude(hosted)
+        self.loop.wake()
 
     def _join(self, stream: Stream, message: Join) -> None:
         hosted = self.hosted.get(message.ticket)
@@ -209,7 +156,7 @@ class VerifierActor:
             return
         session = hosted.session
         try:
-            ordinal = session.join()
+            ordinal = self._admit(session)
         except NacreError as error:
             self._refuse(stream, error)
             return
@@ -218,11 +165,24 @@ class VerifierActor:
         if hosted.checks is not None:
             hosted.checks.joined(ordinal)
         if message.position == 0:
-            stream.send(self, self._opened_for(hosted, tuple(session.tokens)))
+            self._send(stream, self._opened_for(hosted, tuple(session.tokens)))
+            self.loop.wake()
             return
         stream.send(self, Reanchor(len(session.tokens)))
         if session.replay_from <= message.position < len(session.tokens):
             stream.send(self, session.replay(message.position))
+
+    def _admit(self, session: VerifierSession) -> int:
+        """A drafter begins with what drafters before it were worth here (the host keeps that per tenant and method)."""
+        if not self.spec.calibrates:
+            return session.join()
+        calibration = Calibration()
+        if self._reputation is not None:
+            calibration.merge(self._reputation[0])
+        ordinal = session.join(calibration)
+        if self._reputation is not None:
+            session.streams[ordinal].usefulness = self._reputation[1]
+        return ordinal
 
     def _draft(self, stream: Stream, draft: Draft) -> None:
         hosted = self._streams.get(stream)
@@ -238,6 +198,8 @@ class VerifierActor:
             self._refuse(stream, error)
             self._leave(hosted, stream)
             return
+        hosted.drafted += 1
+        hosted.tally.drafts += 1
         hosted.tally.live_guesses += received.live
         hosted.tally.late_guesses += received.late
         hosted.tally.dead_guesses += received.dead
@@ -245,6 +207,7 @@ class VerifierActor:
             self.world.note(f"{self.name} has from stream {ordinal}", describe(received))
         if hosted.checks is not None:
             hosted.checks.drafted(ordinal, draft, received)
+        self.loop.drafted(hosted, received)
 
     def _opened_for(self, hosted: Hosted, tokens: tuple[int, ...]) -> Opened:
         session = hosted.session
@@ -263,6 +226,9 @@ class VerifierActor:
     def _leave(self, hosted: Hosted, stream: Stream) -> None:
         ordinal = hosted.drafters.pop(stream, None)
         if ordinal is not None:
+            left = hosted.session.streams[ordinal]
+            if left.calibration is not None:
+                self._reputation = (left.calibration, left.usefulness)
             hosted.session.leave(ordinal)
             if hosted.checks is not None:
                 hosted.checks.left(ordinal)
@@ -293,66 +259,20 @@ class VerifierActor:
         self._streams.pop(stream, None)
         stream.close(self)
 
-    # -- the engine ----------------------------------------------------------------------------------------------
+    # -- the batch loop ------------------------------------------------------------------------------------------
 
-    def _start_pass(self) -> None:
-        if self._busy:
-            return
-        ready = [hosted for hosted in self.hosted.values() if hosted.session.plannable]
-        ready.sort(key=lambda hosted: hosted.turn)
-        ready = ready[: self.spec.row_budget]
-        if not ready:
-            return
-        share, extra = divmod(self.spec.row_budget, len(ready))
-        batch: list[tuple[Hosted, VerifyPlan]] = []
-        for index, hosted in enumerate(ready):
-            hosted.turn = self._next_turn()
-            rows = share + (index < extra)
-            plan = hosted.session.plan(rows)
-            if hosted.checks is not None:
-                hosted.checks.planned(plan, rows)
-            if self.world.recording:
-                self.world.note(self.name, describe(plan))
-            batch.append((hosted, plan))
-        self._busy = True
-        duration_s = self.spec.pass_time(sum(len(plan.tokens) for _, plan in batch))
-        started_s = self.world.now_s
-        self.world.after(duration_s, lambda: self._finish_pass(batch, started_s))
-
-    def _next_turn(self) -> int:
-        self._turns += 1
-        return self._turns
-
-    def _finish_pass(self, batch: list[tuple[Hosted, VerifyPlan]], started_s: float) -> None:
-        if not self.alive:
-            return
-        self._busy = False
-        for hosted, plan in batch:
-            hosted.tally.rows += len(plan.tokens)
-            if hosted.session.finished is not None or self._dice.chance(self.spec.failed_pass):
-                hosted.session.abandon(plan)
-            else:
-                self._resolve(hosted, plan, started_s)
-        self._start_pass()
-
-    def _resolve(self, hosted: Hosted, plan: VerifyPlan, started_s: float) -> None:
-        session = hosted.session
-        resolution = session.resolve(
-            plan,
-            hosted.engine.compute(plan),
-            row_budget=self.spec.row_budget,
-            verify_ms=(self.world.now_s - started_s) * 1000,
-            queue_ms=(started_s - hosted.waiting_since_s) * 1000,
-        )
-        hosted.engine.advance(resolution.path)
-        hosted.waiting_since_s = self.world.now_s
-        hosted.tally.passes += 1
-        hosted.tally.verified_guesses += resolution.planned
-        hosted.tally.accepted_guesses += resolution.matched
-        if hosted.checks is not None:
-            hosted.checks.resolved(plan, resolution)
-        for stream in (hosted.owner, *hosted.drafters):
-            if stream is not None:
-                stream.send(self, resolution.commit)
-        if session.finished is not None:
+    def _settled(self, hosted: Hosted, resolution: Resolution) -> None:
+        if hosted.owner is not None:
+            self._send(hosted.owner, resolution.commit)
+        for stream, ordinal in hosted.drafters.items():
+            self._send(stream, self._offering(resolution.commit, hosted.session.streams[ordinal].offered_window))
+        if hosted.session.finished is not None:
             self._conclude(hosted)
+
+    def _send(self, stream: Stream, message: object) -> None:
+        self.core.spend(self.spec.message_s)
+        stream.send(self, message)
+
+    def _offering(self, commit: Commit, window_nodes: int) -> Commit:
+        """A drafter that never helps is offered a smaller window."""
+        return commit if commit.window_nodes == window_nodes else replace(commit, window_nodes=window_nodes)

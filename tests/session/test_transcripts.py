@@ -26,6 +26,7 @@ def verifier(**changes: object) -> VerifierSpec:
         "pass_time": PassTime(((1, 0.030), (4, 0.036))),
         "limits": SessionLimits(window_nodes=6, max_streams=2),
         "grace_s": 0.1,
+        "pauses": False,  # stories of messages, not of scheduling
         **changes,
     }
     return VerifierSpec(**spec)  # type: ignore[arg-type]
