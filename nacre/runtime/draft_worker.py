@@ -4,6 +4,9 @@ The event loop owns the session machines and the streams; the thread owns the pr
 what the verifiers have said meanwhile, picks the nodes most likely to survive over all sessions, lets the proposer
 extend them, and sends what is worth sending. Nobody waits for the step: commits are applied to the machines at once,
 and guesses below a node that has died meanwhile are dropped.
+
+A message costs the verifier a share of the very core that its engine may run on. So a guess that the next pass would
+take goes at once, and everything else waits a few milliseconds for company.
 """
 
 from __future__ import annotations
@@ -12,17 +15,24 @@ import asyncio
 import contextlib
 import heapq
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from nacre.drafting import DraftContext, Expansion, Guess, Proposer
 from nacre.errors import ResourceExhausted
+from nacre.pacing import Calibration
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
 
 log = logging.getLogger("nacre.drafter")
 
 Send = Callable[[Draft], None]
+
+#: Guesses that are not urgent go together after this share of a verify pass.
+COALESCE = 1 / 6
+#: A step shorter than this is not worth the way to another thread and back.
+INLINE_S = 0.003
 
 
 @dataclass(slots=True)
@@ -46,8 +56,8 @@ class _Drafted:
     send: Send
     failed: Callable[[Exception], None]
     opened: bool = False
-    ended: bool = False
-    busy: bool = False
+    verify_s: float = 0.0
+    flush: asyncio.TimerHandle | None = None
     news: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
 
@@ -75,6 +85,8 @@ class DraftWorker:
         self._sessions: dict[int, _Drafted] = {}
         self._closing: list[int] = []
         self._next = 1
+        self._calibration = Calibration()
+        self._step_s = INLINE_S
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
 
@@ -102,7 +114,11 @@ class DraftWorker:
         number = self._next
         self._next += 1
         session = DrafterSession(
-            context.tokens, end_position=end_position, limits=self._limits, window_nodes=window_nodes
+            context.tokens,
+            end_position=end_position,
+            limits=self._limits,
+            window_nodes=window_nodes,
+            calibration=self._calibration,
         )
         self._sessions[number] = _Drafted(number, session, context, send, failed)
         self._wake.set()
@@ -118,7 +134,8 @@ class DraftWorker:
         self.totals.lost += rollback.lost
         if rollback.tokens:
             drafted.news.append((rollback.tokens, rollback.trunk))
-        self._flush(drafted)  # the window has room again, or a verifier that was behind has caught up
+        drafted.verify_s = commit.verify_ms / 1e3
+        self._offer(drafted)  # the window has room again, or a verifier that was behind has caught up
         self._wake.set()
 
     def reanchored(self, number: int, reanchor: Reanchor) -> None:
@@ -130,7 +147,8 @@ class DraftWorker:
     def close(self, number: int) -> None:
         drafted = self._sessions.pop(number, None)
         if drafted is not None:
-            drafted.ended = True
+            if drafted.flush is not None:
+                drafted.flush.cancel()
             if drafted.opened:
                 self._closing.append(number)
             self._wake.set()
@@ -145,7 +163,14 @@ class DraftWorker:
                 if step is None:
                     self._wake.clear()
                     continue
-                guesses, failures = await loop.run_in_executor(self._thread, self._perform, step)
+                started = time.perf_counter()
+                if step.opening or self._step_s >= INLINE_S:
+                    guesses, failures = await loop.run_in_executor(self._thread, self._perform, step)
+                else:
+                    guesses, failures = self._perform(step)
+                    await asyncio.sleep(0)  # what has arrived meanwhile gets its turn
+                if not step.opening:  # reading a prompt is no measure
+                    self._step_s += 0.1 * (time.perf_counter() - started - self._step_s)
                 for number, error in failures.items():
                     self._fail(number, error)
                 self._apply(step, guesses)
@@ -243,9 +268,20 @@ class DraftWorker:
             self.totals.guessed += sum(1 for node_id in placed if node_id)
             touched[drafted.number] = drafted
         for drafted in touched.values():
+            self._offer(drafted)
+
+    def _offer(self, drafted: _Drafted) -> None:
+        """Sends at once what the next pass would take; what would only fill up the window waits for company."""
+        wait_s = COALESCE * drafted.verify_s
+        if wait_s <= 0 or drafted.session.urgent:
             self._flush(drafted)
+        elif drafted.flush is None:
+            drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
 
     def _flush(self, drafted: _Drafted) -> None:
+        if drafted.flush is not None:
+            drafted.flush.cancel()
+            drafted.flush = None
         for draft in drafted.session.outbox():
             self.totals.sent += len(draft.tokens)
             drafted.send(draft)

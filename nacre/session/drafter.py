@@ -3,7 +3,7 @@
     committed(commit)      the tip moved: keep the guesses that turned out right, drop what was contradicted
     frontier(count)        the nodes worth extending next, best first
     extend(node, guesses)  hang new guesses below a node
-    outbox()               drafts to send now, within the window
+    outbox()               drafts to send now, within the window; `urgent` says whether the next pass would miss them
 
 One rule: guesses are numbered in the order they are sent, 1, 2, 3, … on this stream; a parent is always sent before
 its child. Whatever is cut from the tree by a commit is never extended and never sent.
@@ -13,13 +13,19 @@ Bound: the tree holds at most `window_nodes` nodes, of which at most the verifie
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nacre.drafting.proposer import TIP, Guess
 from nacre.errors import FailedPrecondition
+from nacre.pacing import Calibration
 from nacre.session.messages import Commit, Draft, Reanchor, confidence_byte
 from nacre.tree import DraftTree, Fate, Node
+
+#: A survival of nothing at all would have no logarithm.
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,15 @@ class Rollback:
 class DrafterSession:
     """One session seen from one drafter. `tokens` is the committed text so far, prompt included (at least one)."""
 
-    def __init__(self, tokens: Sequence[int], *, end_position: int, limits: DrafterLimits, window_nodes: int) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[int],
+        *,
+        end_position: int,
+        limits: DrafterLimits,
+        window_nodes: int,
+        calibration: Calibration | None = None,
+    ) -> None:
         if not tokens:
             raise FailedPrecondition("a session was opened without any committed token; it needs a prompt")
         self.tokens = list(tokens)
@@ -66,6 +80,13 @@ class DrafterSession:
         self._nodes: dict[int, Node] = {}  # node id -> node, live nodes and the tip
         self._extended: set[int] = set()  # ids of nodes that have been extended
         self._nodes[self.tree.tip.id] = self.tree.tip
+        self._calibration = calibration
+        self._row_budget = 0
+        # log2 of path survival, counted from where the session began: a commit changes no node's rank among the rest,
+        # so what is to be extended and what is to be sent wait in heaps. Dead and settled entries are skipped.
+        self._reach: dict[int, float] = {self.tree.tip.id: 0.0}
+        self._to_extend: list[tuple[float, int]] = [(0.0, self.tree.tip.id)]
+        self._to_send: list[tuple[float, int]] = []
 
     # -- the verifier's word -------------------------------------------------------------------------------------
 
@@ -86,6 +107,9 @@ class DrafterSession:
         self._verifier_position = max(self._verifier_position, commit.end)
         if commit.window_nodes:
             self.window_nodes = min(commit.window_nodes, self.limits.window_nodes)
+        if commit.row_budget:
+            self._row_budget = commit.row_budget
+        self._learn(tokens)
         moved = self.tree.commit(tokens)
         self.tokens.extend(tokens)
         for node in moved.dead:
@@ -96,6 +120,9 @@ class DrafterSession:
         self._nodes = {node.id: node for node in (self.tree.tip, *self.tree.nodes())}
         # A leaf whose guesses found no room, or were too unlikely from the old tip, may be asked again.
         self._extended = {i for i in self._extended if i in self._nodes and self._nodes[i].children}
+        self._reach = {i: self._reach.get(i, 0.0) for i in self._nodes}
+        self._to_extend = [(-self._reach[i], i) for i in self._nodes if i not in self._extended]
+        heapq.heapify(self._to_extend)
         return Rollback(tuple(tokens), tuple(node.id for node in moved.trunk), len(moved.dead))
 
     def reanchored(self, reanchor: Reanchor) -> None:
@@ -107,22 +134,41 @@ class DrafterSession:
         self._verifier_position = reanchor.position
         self._next_number = 1
         self._numbers.clear()
+        self._to_send = [(-self._reach[node.id], node.id) for node in self.tree.nodes()]
+        heapq.heapify(self._to_send)
+
+    def _learn(self, tokens: Sequence[int]) -> None:
+        """What became of the guesses below text, sent or not."""
+        node: Node | None = self.tree.tip
+        for token in tokens:
+            if self._calibration is None or node is None:
+                return
+            for child in node.children.values():
+                self._calibration.observe(child.rank, child.claimed, child.token == token)
+            node = node.children.get(token)
 
     # -- guessing ------------------------------------------------------------------------------------------------
 
     def frontier(self, count: int) -> list[Node]:
         """Up to `count` nodes (the tip among them) that nobody has extended yet, most likely first."""
-        found: list[Node] = []
+        found: list[tuple[float, int]] = []
         if self.tree.full or len(self.tokens) >= self.end_position:
-            return found
-        if self.tree.tip.id not in self._extended:
-            found.append(self.tree.tip)
-        for node, survival in self.tree.best_first():
-            if len(found) >= count or survival < self.limits.least_survival:
+            return []
+        least = self._least_reach(self.limits.least_survival)
+        while self._to_extend and len(found) < count:
+            entry = heapq.heappop(self._to_extend)
+            node = self._nodes.get(entry[1])
+            if node is None or node.id in self._extended or node.position + 1 >= self.end_position:
+                continue
+            found.append(entry)
+            if -entry[0] < least and node is not self.tree.tip:
                 break
-            if node.id not in self._extended and node.position + 1 < self.end_position:
-                found.append(node)
-        return found[:count]
+        for entry in found:  # they stay until they are extended
+            heapq.heappush(self._to_extend, entry)
+        return [self._nodes[i] for reach, i in found if -reach >= least or i == self.tree.tip.id]
+
+    def _least_reach(self, survival: float) -> float:
+        return self._reach[self.tree.tip.id] + math.log2(survival) if survival > 0 else -math.inf
 
     def node(self, node_id: int) -> Node | None:
         """The live node (or tip) of that id; None if a commit has settled it meanwhile."""
@@ -138,26 +184,33 @@ class DrafterSession:
         if start is None:
             return [0] * len(guesses)
         self._extended.add(node_id)
-        base = self._path_survival(start)
-        placed: list[tuple[Node, float] | None] = []
+        least = self._least_reach(self.limits.least_survival)
+        placed: list[Node | None] = []
         for guess in guesses:
-            parent, survival = (start, base) if guess.parent == TIP else (placed[guess.parent] or (None, 0.0))
-            survival *= guess.survival
-            if (
-                parent is None
-                or survival < self.limits.least_survival
-                or parent.position + 1 >= self.end_position
-                or self.tree.full
-            ):
+            parent = start if guess.parent == TIP else placed[guess.parent]
+            if parent is None or parent.position + 1 >= self.end_position or self.tree.full:
                 placed.append(None)
                 continue
-            child = self.tree.add(parent, guess.token, guess.survival)
+            survival = guess.survival
+            if self._calibration is not None:
+                survival = self._calibration.survival(len(parent.children), survival)
+            reach = self._reach[parent.id] + math.log2(max(survival, _LEAST))
+            if reach < least:
+                placed.append(None)
+                continue
+            child = self.tree.add(parent, guess.token, survival)
+            placed.append(child)
+            if child.id in self._nodes:  # guessed before
+                continue
+            child.claimed = guess.survival
             self._nodes[child.id] = child
+            self._reach[child.id] = reach
+            heapq.heappush(self._to_send, (-reach, child.id))
             # A chain's inner nodes are extended by the chain itself; its last node asks for more.
+            heapq.heappush(self._to_extend, (-reach, child.id))
             if parent is not start:
                 self._extended.add(parent.id)
-            placed.append((child, survival))
-        return [spot[0].id if spot is not None else 0 for spot in placed]
+        return [node.id if node is not None else 0 for node in placed]
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -165,20 +218,43 @@ class DrafterSession:
     def unresolved_nodes(self) -> int:
         return len(self._numbers)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether a guess that the verifier's next pass would take has not been sent yet."""
+        best = self._best_unsent()
+        if best is None:
+            return False
+        ahead = 0
+        for node_id in self._numbers:
+            ahead += self._reach[node_id] >= best
+            if ahead >= max(1, self._row_budget - 1):  # the tip takes a row
+                return False
+        return True
+
     def outbox(self) -> list[Draft]:
         """Unsent guesses worth sending, best first, as far as the window allows; each call hands them out once."""
         if self._verifier_position < len(self.tokens):
             return []
         room = self.window_nodes - len(self._numbers)
+        least = self._least_reach(self.limits.least_sent_survival)
         chosen: list[Node] = []
-        if room > 0:
-            for node, survival in self.tree.best_first():
-                if len(chosen) >= room or survival < self.limits.least_sent_survival:
-                    break
-                if node.id not in self._numbers:
-                    chosen.append(node)
+        while room > len(chosen):
+            best = self._best_unsent()
+            if best is None or best < least:
+                break
+            chosen.append(self._nodes[heapq.heappop(self._to_send)[1]])
         size = self.limits.nodes_per_draft
         return [self._draft(chosen[start : start + size]) for start in range(0, len(chosen), size)]
+
+    def _best_unsent(self) -> float | None:
+        """The reach of the likeliest guess that is not sent, which is then first in the heap."""
+        while self._to_send:
+            reach, node_id = self._to_send[0]
+            node = self._nodes.get(node_id)
+            if node is not None and node is not self.tree.tip:
+                return -reach
+            heapq.heappop(self._to_send)
+        return None
 
     def _draft(self, nodes: Sequence[Node]) -> Draft:
         first = self._next_number
@@ -202,13 +278,6 @@ class DrafterSession:
             parents=() if chain else tuple(offsets),
             confidence=bytes(confidence_byte(node.survival) for node in nodes),
         )
-
-    def _path_survival(self, node: Node) -> float:
-        survival = 1.0
-        while node.parent is not None:
-            survival *= node.survival
-            node = node.parent
-        return survival
 
     def _drop(self, node: Node) -> None:
         assert node.fate is Fate.DEAD
