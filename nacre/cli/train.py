@@ -77,6 +77,50 @@ def demo_pair(
     print(f"try: nacre demo --target {result.target} --draft {result.draft} --parameters 113M")
 
 
+@app.command("acceptance-head")
+def acceptance_head(
+    target: flags.Target = "demo-target",
+    draft: flags.Draft = "demo-draft",
+    out: Annotated[
+        Path | None, flags.word("--out", "Where to write acceptance_head.json; default: the draft model's.", "DIR")
+    ] = None,
+    prompts: Annotated[int, flags.whole("--prompts", "How many texts the target continues.", 8, 100_000)] = 192,
+    seed: flags.Seed = None,
+    threads: flags.Threads = None,
+    as_json: flags.Json = False,
+) -> None:
+    """Train the heads by which the policies specdec++ and disco stop, for a pair of the recipe's shape.
+
+    The target continues Python text; the heads learn from what the draft model knew whether its guess came true.
+
+    \b
+    nacre train acceptance-head --target ./pair/demo-target --draft ./pair/demo-draft
+    """
+    from nacre.cli.output import print_json
+    from nacre.models import located
+    from nacre.training.acceptance_head import train_acceptance_head
+
+    with _bars() as report:
+        result = train_acceptance_head(
+            Path(located(target or "demo-target")),
+            Path(located(draft or "demo-draft")),
+            out=out,
+            prompts=prompts,
+            seed=seed or 0,
+            threads=threads or 2,
+            report=report,
+        )
+    if as_json:
+        print_json(_jsonable(dataclasses.asdict(result)))
+        return
+    print(f"{result.path}  from {result.places:,} places")
+    for name, head in result.heads.items():
+        print(
+            f"{name}: AUC {head.auc:.3f}, accuracy {head.accuracy:.3f} at {result.held_out:,} held-out places", end=""
+        )
+        print(f" ({result.accepted:.3f} accepted)")
+
+
 @contextmanager
 def _bars() -> Iterator[Report]:
     """A progress bar per stage on standard error; a line now and then where that is no terminal."""

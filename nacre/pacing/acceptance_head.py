@@ -81,7 +81,11 @@ class AcceptanceHead:
 
     def acceptance(self, features: Features, survival: float, depth: int) -> float:
         """The probability that a guess comes true, given that its parent does; `depth` is 1 just below the tip."""
-        x = (np.array(self._inputs(features, survival, depth)) - self._mean) * self._scale
+        return self.of_vector(np.array(self._inputs(features, survival, depth)))
+
+    def of_vector(self, inputs: Array) -> float:
+        """The same for inputs as `INPUTS` makes them."""
+        x = (inputs - self._mean) * self._scale
         last = len(self._layers) - 1
         for place, (matrix, bias) in enumerate(self._layers):
             y = matrix @ x + bias

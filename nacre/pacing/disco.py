@@ -22,7 +22,7 @@ class DiscoPolicy(ChainPolicy):
 
     traits = PolicyTraits("disco", "chain", features=True)
 
-    def __init__(self, *, threshold: float = 0.5, most: int = 20, head: str = "demo-draft") -> None:
+    def __init__(self, *, threshold: float = 0.7, most: int = 20, head: str = "demo-draft") -> None:
         super().__init__(whole("most", most, 1, MOST_STEPS))
         self._threshold = real("threshold", threshold, 0.0, 1.0)
         self._head = load_head("disco", head)

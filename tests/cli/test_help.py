@@ -19,6 +19,7 @@ COMMANDS = [
     "models show",
     "models inflate",
     "train demo-pair",
+    "train acceptance-head",
     "config show",
     "doctor",
     "version",
