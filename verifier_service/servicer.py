@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from nacre.drafting import KNOWN_METHODS
 from nacre.engine import EngineInfo
 from nacre.errors import InvalidArgument, NacreError
-from nacre.runtime.verifier_host import HostedSession, VerifierHost
+from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.verifier_host import VerifierHost
 from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
 from nacre.session import SessionLimits, open_session

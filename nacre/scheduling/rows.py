@@ -1,7 +1,7 @@
 """Which sessions and guesses get rows in the next forward pass.
 
-Every session with work gets its tip's row. Of the guesses, over all sessions, the pass takes the best prefix in order of
-survival that makes it commit the most tokens per second: a row is worth its time or it is left out. That one rule is
+Every session with work gets its tip's row. Of the guesses, over all sessions, the pass takes the best prefix in order
+of survival that makes it commit the most tokens per second: a row is worth its time or it is left out. That one rule is
 draft length, tree width and load shedding at once: hopeless guesses get no rows, and none get any where tips alone fill
 the machine.
 

@@ -13,7 +13,8 @@ import pytest
 from nacre.engine import Engine, load_model
 from nacre.errors import Internal, InvalidArgument, ResourceExhausted, Unauthenticated, Unavailable
 from nacre.runtime import verify_pass
-from nacre.runtime.verifier_host import HostedSession, HostLimits, VerifierHost
+from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import Choice, History, RowContext, SamplingParams, UnusableLogits, choose_rows
 from nacre.scheduling import RowBudget

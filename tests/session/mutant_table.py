@@ -133,7 +133,9 @@ MUTANTS = (
     Mutant(DRAFTER, " or node.position + 1 >= self.end_position:", ":", "nothing is extended at the end"),
     Mutant(DRAFTER, "heapq.heappop(self._to_send)[1]", "self._to_send[0][1]", "a guess is sent once"),
     Mutant(DRAFTER, "while room > len(chosen):", "while True:", "what is sent keeps the window"),
-    Mutant(DRAFTER, "node is not self.tree.tip and node_id", "node_id", "the tip is no guess"),
+    Mutant(
+        DRAFTER, "if node is not None and node is not self.tree.tip:", "if node is not None:", "the tip is no guess"
+    ),
     Mutant(
         DRAFTER,
         "anchor=len(self.tokens) if anchored else None",

@@ -1,0 +1,78 @@
+"""One session of a verifier and everything that is not its protocol: who listens, what it cost, whose it is.
+
+Whoever listens to a session holds a cursor, not a queue: a slow listener gets fewer, larger commits, never a wrong
+or lost one, and costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass, field
+
+from nacre.errors import NacreError
+from nacre.runtime.verify_pass import EngineSession
+from nacre.scheduling import Arrivals
+from nacre.session import Commit, VerifierSession
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a session has cost and gained so far; times in milliseconds."""
+
+    started: int = 0  # passes begun
+    drafts: int = 0  # messages received
+    passes: int = 0
+    rows: int = 0
+    verified: int = 0
+    accepted: int = 0
+    received: int = 0
+    draft_bytes: int = 0
+    verify_ms: float = 0.0
+    prefill_ms: float = 0.0
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class HostedSession:
+    """One session and everything that is not its protocol: who listens, what it cost, whether its owner is there."""
+
+    id: str
+    drafter_ticket: str
+    owner_ticket: str
+    machine: VerifierSession
+    engine: EngineSession
+    seed: int
+    totals: Totals = field(default_factory=Totals)
+    failure: NacreError | None = None
+    owners: int = 0
+    owner_lost_at: float | None = None
+    ready_since: float = 0.0
+    last: Commit | None = None
+    arrivals: Arrivals = field(default_factory=Arrivals)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def ended(self) -> bool:
+        return self.machine.finished is not None or self.failure is not None
+
+    def announce(self) -> None:
+        """Wakes everyone who waits for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self, cursor: int) -> None:
+        """Returns once there is something past `cursor`, or the session has ended."""
+        while len(self.machine.tokens) <= cursor and not self.ended:
+            await self._changed.wait()
+
+    def commit_since(self, cursor: int, ordinal: int | None = None) -> Commit:
+        """Everything committed past `cursor` as one commit, with the last pass's figures and the stream's window."""
+        commit = self.machine.replay(cursor)
+        if self.last is not None:
+            last = self.last
+            commit = dataclasses.replace(
+                commit, rows=last.rows, row_budget=last.row_budget, verify_ms=last.verify_ms, queue_ms=last.queue_ms
+            )
+        stream = self.machine.streams.get(ordinal) if ordinal is not None else None
+        return commit if stream is None else dataclasses.replace(commit, window_nodes=stream.offered_window)
