@@ -30,7 +30,7 @@ from verifier_service.servicer import Served, VerifierServicer
 log = logging.getLogger("nacre.verifier")
 
 
-async def serve(settings: VerifierSettings) -> None:
+async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierHost] = VerifierHost) -> None:
     """Runs a verifier until SIGTERM or SIGINT. Raises NacreError for everything the caller can mend."""
     set_up_logging(settings.log_level)
     # The port first: a mistake there should not cost a minute of loading.
@@ -53,7 +53,7 @@ async def serve(settings: VerifierSettings) -> None:
         most_rows=settings.pass_rows,
     )
     log.info("a pass takes %s", costs)
-    host = VerifierHost(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe)
+    host = host_for(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe)
     servicer = VerifierServicer(host, served, metrics, seed_source(settings.seed))
     verifier_pb2_grpc.add_VerifierServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)

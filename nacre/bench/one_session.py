@@ -21,7 +21,7 @@ from nacre.wire import messages
 from nacre.wire.errors import error_of
 
 #: Keys and values are shared within a tenant only: with one of its own, no sample finds its prompt read already.
-_TENANT_METADATA = "nacre-tenant"
+TENANT_METADATA = "nacre-tenant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class Told:
     passages: list[Passage] = field(default_factory=list)
     fingerprint: str = ""
     drafter_admitted_s: float | None = None
+    extra: dict[str, float] = field(default_factory=dict)  # what only one kind of baseline tells
 
     @property
     def arrivals_ms(self) -> tuple[float, ...]:
@@ -103,7 +104,7 @@ async def generate(
         _request(asked),
         vocabulary=served.vocabulary,
         handshake=messages.handshake(),
-        metadata=((_TENANT_METADATA, asked.tenant),),
+        metadata=((TENANT_METADATA, asked.tenant),),
         retry=Retry(attempts=0),
         observe=observe,
     )

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from nacre.bench.baselines import REFERENCE, Baseline
-from nacre.bench.one_session import Asked, Told, generate
+from nacre.bench.one_session import Told
 from nacre.bench.results import Results, now, source_state, versions
-from nacre.bench.rig import Rig, RigOptions, Served, until_idle
+from nacre.bench.rig import RigOptions, Served
+from nacre.bench.runners import Runners
 from nacre.bench.samples import Sample, figures, ratio
 from nacre.bench.scenarios import Scenario
+from nacre.bench.tuning import Settings, best_settings, first_settings
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
 
 #: Prompts are taken from a fixed set, so that more of them are the same ones and others; the last are for warming up.
 PROMPT_SET, KEPT_FOR_WARMING = 64, 8
 WARM_UP_TOKENS = 24
+TUNE_TOKENS = 64
 
 
 class Steps(Protocol):
@@ -63,12 +66,12 @@ class Prompts:
 class Bench:
     """Runs a plan on a rig, into results that may hold part of it already."""
 
-    def __init__(self, plan: Plan, rig: Rig, results: Results, steps: Steps) -> None:
+    def __init__(self, plan: Plan, runners: Runners, results: Results, steps: Steps) -> None:
         self.plan = plan
-        self.rig = rig
+        self.runners = runners
+        self.rig = runners.rig
         self.results = results
         self.steps = steps
-        self._calls = 0
 
     async def run(self) -> None:
         """Raises NacreError; what is measured by then is saved. Texts that differ are an Internal error."""
@@ -105,14 +108,21 @@ class Bench:
             return
         title = f"{scenario.name}: {rtt_ms:g} ms, T = {temperature:g}"
         prompts = await self._prompts(scenario)
-        with self.steps.step(f"{title}, warming up"):
+        settings: dict[str, Settings] = {}
+        with self.steps.step(f"{title}, warming up and tuning"):
             for baseline in baselines:
-                for warm_up in prompts.warm_ups[: scenario.warm_ups]:
-                    await self._generate(baseline, warm_up, WARM_UP_TOKENS, temperature, 0, rtt_ms)
+                warm_ups = prompts.warm_ups[: scenario.warm_ups]
+                settings[baseline.name] = await self._warm_up(baseline, warm_ups, temperature, rtt_ms)
         with self.steps.step(title, total=len(missing)) as advance:
             for baseline, prompt, seed in missing:
-                told = await self._generate(
-                    baseline, prompts.measured[prompt], scenario.tokens, temperature, self._seed(prompt, seed), rtt_ms
+                told = await self.runners.generate(
+                    baseline,
+                    prompts.measured[prompt],
+                    tokens=scenario.tokens,
+                    temperature=temperature,
+                    seed=self._seed(prompt, seed),
+                    rtt_ms=rtt_ms,
+                    settings=settings[baseline.name],
                 )
                 sample = Sample(
                     scenario=scenario.name,
@@ -125,25 +135,50 @@ class Bench:
                     arrivals_ms=told.arrivals_ms,
                     arrival_tokens=tuple(told.arrival_tokens),
                     counts=told.counts,
+                    settings=settings[baseline.name],
                 )
                 if baseline.exact:
+                    self.results.check_fingerprint(told.fingerprint)
                     self.results.check_text(sample, REFERENCE)
                 self.results.add(sample)
                 advance(1)
 
-    async def _generate(
-        self, baseline: Baseline, prompt: tuple[int, ...], tokens: int, temperature: float, seed: int, rtt_ms: float
-    ) -> Told:
-        self._calls += 1
-        address = await self.rig.verifier(baseline.verifier)
-        served = await self.rig.served(address)
-        wire = await self.rig.wire(address, rtt_ms)
-        drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
-        asked = Asked(prompt, tokens, temperature, seed, f"bench-{self._calls}", baseline.mode)
-        told = await generate(self.rig, asked, wire, served, drafter=drafter)
-        await until_idle()
-        self.results.check_fingerprint(told.fingerprint)
-        return told
+    async def _warm_up(
+        self, baseline: Baseline, prompts: Sequence[tuple[int, ...]], temperature: float, rtt_ms: float
+    ) -> Settings:
+        """Runs every path once, and finds the best dials of a baseline that has some; returns those."""
+
+        async def samples(settings: Mapping[str, Any], tokens: int) -> list[Told]:
+            return [
+                await self.runners.generate(
+                    baseline,
+                    prompt,
+                    tokens=tokens,
+                    temperature=temperature,
+                    seed=self._seed(PROMPT_SET + number, 0),
+                    rtt_ms=rtt_ms,
+                    settings=settings,
+                )
+                for number, prompt in enumerate(prompts)
+            ]
+
+        async def speed(settings: Mapping[str, Any]) -> float:
+            told = await samples(settings, TUNE_TOKENS)
+            return sum(sum(t.arrival_tokens[1:]) for t in told) / sum(t.arrivals_s[-1] - t.arrivals_s[0] for t in told)
+
+        known = f"tuned/{baseline.name}/{rtt_ms:g}/{temperature:g}"
+        first = first_settings(baseline)
+        if known in self.results.kept:
+            best: Settings = self.results.kept[known]["best"]
+            await samples(best, WARM_UP_TOKENS)
+            return best
+        if not first:
+            await samples({}, WARM_UP_TOKENS)
+            return {}
+        told = await samples(first[0], WARM_UP_TOKENS)
+        best, tried = await best_settings(first_settings(baseline, ratio=_ratio(told)), speed)
+        self.results.keep(known, {"best": best, "tried": tried})
+        return best
 
     def _seed(self, prompt: int, seed: int) -> int:
         return (self.plan.seed * 1_000_003 + seed) * 1_000_003 + prompt
@@ -195,6 +230,13 @@ def summary(plan: Plan, results: Results) -> dict[str, Any]:
                         }
                     )
     return {"cells": cells}
+
+
+def _ratio(told: Sequence[Told]) -> float | None:
+    """Duration of a pass over that of a draft step, where both are told."""
+    passes = [t.counts["verify_ms"] / t.counts["passes"] / 1e3 for t in told if t.counts.get("passes")]
+    steps = [t.extra["draft_step_s"] for t in told if t.extra.get("draft_step_s")]
+    return sum(passes) / len(passes) / (sum(steps) / len(steps)) if passes and steps else None
 
 
 def _texts(prompts: int) -> list[str]:

@@ -55,6 +55,7 @@ def bench(
     from nacre.bench.results import Results, resumed
     from nacre.bench.rig import Rig, RigOptions
     from nacre.bench.run import Bench, Plan
+    from nacre.bench.runners import Runners
     from nacre.cli.bench_report import print_list, print_report
     from nacre.cli.model_files import inflated_target, resolve
     from nacre.cli.output import ChildLog, Steps, note, print_json
@@ -95,10 +96,9 @@ def bench(
 
     async def main() -> None:
         log = ChildLog()
-        rig = Rig(plan.rig, on_line=log)
-        async with rig:
+        async with Rig(plan.rig, on_line=log) as rig, Runners(rig) as runners:
             try:
-                await Bench(plan, rig, results, Steps()).run()
+                await Bench(plan, runners, results, Steps()).run()
             finally:
                 log.hush()
 

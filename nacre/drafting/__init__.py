@@ -17,6 +17,8 @@ from nacre.errors import InvalidArgument
 METHODS = {
     "lookup": "nacre.drafting.lookup:LookupProposer",
     "model": "nacre.drafting.model:ModelProposer",
+    "random": "nacre.drafting.hopeless:RandomProposer",
+    "silent": "nacre.drafting.hopeless:SilentProposer",
 }
 KNOWN_METHODS = frozenset(METHODS)
 

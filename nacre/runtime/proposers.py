@@ -23,8 +23,8 @@ class BuiltProposer:
     handshake: pb.Handshake
 
 
-def build_proposer(settings: DrafterSettings) -> BuiltProposer:
-    """Raises NacreError naming what is missing. Blocking: loads weights."""
+def build_proposer(settings: DrafterSettings, *, features: bool = False) -> BuiltProposer:
+    """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
     kind = proposer_class(settings.method)
     if not getattr(kind, "needs_model", False):
         return BuiltProposer(kind(), messages.handshake())
@@ -41,7 +41,13 @@ def build_proposer(settings: DrafterSettings) -> BuiltProposer:
     if not engine.info.tree_mode:
         raise FailedPrecondition(f"{settings.draft} cannot draft trees: {engine.info.tree_refusal}")
     temperature = float(getattr(loaded.model.config, "nacre_race_temperature", 0.5))
+    options = {"features": True} if features else {}
     proposer = kind(
-        engine, RowBlock, children=settings.children, race_temperature=temperature, batch=settings.batch_nodes
+        engine,
+        RowBlock,
+        children=settings.children,
+        race_temperature=temperature,
+        batch=settings.batch_nodes,
+        **options,
     )
     return BuiltProposer(proposer, messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint))

@@ -1,0 +1,136 @@
+"""How each kind of baseline generates: a session with drafters, a lock-step client, transformers in its own process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from nacre.bench.baselines import Baseline
+from nacre.bench.jobs import Jobs
+from nacre.bench.one_session import Asked, Told, generate
+from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, until_idle
+
+#: A lock-step client decides how much is verified; the verifier only has to hold it.
+LOCKSTEP_ROWS = 64
+LOCKSTEP = "nacre.bench.lockstep"
+YARDSTICKS = "nacre.bench.yardsticks"
+
+
+class Runners:
+    """Generates for any baseline; starts what it needs. An async context manager; the rig outlives it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self._resources = AsyncExitStack()
+        self._jobs: dict[str, Jobs] = {}
+        self._calls = 0
+
+    async def __aenter__(self) -> Runners:
+        folder = self._resources.enter_context(tempfile.TemporaryDirectory(prefix="nacre-bench-"))
+        self._folder = Path(folder)
+        return self
+
+    async def __aexit__(self, *exception: Any) -> None:
+        for jobs in self._jobs.values():
+            jobs.close()
+        self._jobs.clear()
+        await self._resources.aclose()
+
+    async def generate(
+        self,
+        baseline: Baseline,
+        prompt: tuple[int, ...],
+        *,
+        tokens: int,
+        temperature: float,
+        seed: int,
+        rtt_ms: float = 0.0,
+        settings: Mapping[str, Any] | None = None,
+        keep_passages: bool = False,
+    ) -> Told:
+        """Raises NacreError."""
+        self._calls += 1
+        asked = Asked(prompt, tokens, temperature, seed, f"bench-{self._calls}", baseline.mode)
+        match baseline.kind:
+            case "lockstep":
+                told = await self._lockstep(baseline, asked, rtt_ms, settings or {})
+            case "transformers":
+                told = await self._transformers(baseline, asked, settings or {})
+            case _:
+                address = await self.rig.verifier(baseline.verifier)
+                drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
+                wire = await self.rig.wire(address, rtt_ms)
+                served = await self.rig.served(address)
+                told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
+        await until_idle()
+        return told
+
+    async def _lockstep(self, baseline: Baseline, asked: Asked, rtt_ms: float, settings: Mapping[str, Any]) -> Told:
+        rows = {"session_rows": LOCKSTEP_ROWS, "pass_rows": LOCKSTEP_ROWS}
+        address = await self.rig.verifier({**rows, **baseline.verifier}, LOCKSTEP_VERIFIER)
+        wire = await self.rig.wire(address, rtt_ms)
+        before = wire.bytes_up, wire.bytes_down
+        answer = await (await self._lockstep_jobs()).do(
+            {
+                "address": wire.address,
+                "tenant": asked.tenant,
+                "prompt": asked.prompt,
+                "max_tokens": asked.max_tokens,
+                "temperature": asked.temperature,
+                "seed": asked.seed,
+                "style": baseline.style,
+                "policy": baseline.policy or "fixed",
+                "parameters": dict(settings),
+            }
+        )
+        told = _told(answer)
+        if wire.delayed:
+            told.counts["wire_up_bytes"] = wire.bytes_up - before[0]
+            told.counts["wire_down_bytes"] = wire.bytes_down - before[1]
+        return told
+
+    async def _transformers(self, baseline: Baseline, asked: Asked, settings: Mapping[str, Any]) -> Told:
+        jobs = await self.yardsticks()
+        return _told(
+            await jobs.do(
+                {
+                    "way": baseline.way,
+                    "prompt": asked.prompt,
+                    "max_tokens": asked.max_tokens,
+                    "temperature": asked.temperature,
+                    "seed": asked.seed,
+                    "settings": dict(settings),
+                }
+            )
+        )
+
+    async def yardsticks(self) -> Jobs:
+        """transformers, on the verifier's core: it idles while they run."""
+        options = self.rig.options
+        flags = ("--target", options.target, "--draft", options.draft, "--dtype", options.dtype)
+        return await self._child_jobs(YARDSTICKS, (*flags, "--threads", str(options.threads)), self.rig.cores.verifier)
+
+    async def _lockstep_jobs(self) -> Jobs:
+        return await self._child_jobs(LOCKSTEP, ("--draft", self.rig.options.draft), self.rig.cores.rest)
+
+    async def _child_jobs(self, module: str, flags: tuple[str, ...], cores: tuple[int, ...]) -> Jobs:
+        if module not in self._jobs:
+            path = str(self._folder / f"{module.rpartition('.')[2]}.socket")
+            await self.rig.child(module, (*flags, "--socket", path), cores)
+            self._jobs[module] = await Jobs.connect(module, path)
+        return self._jobs[module]
+
+
+def _told(answer: Mapping[str, Any]) -> Told:
+    return Told(
+        started_s=0.0,
+        tokens=tuple(answer["tokens"]),
+        arrivals_s=list(answer["arrivals_s"]),
+        arrival_tokens=list(answer["arrival_tokens"]),
+        counts=dict(answer.get("counts", {})),
+        fingerprint=answer.get("fingerprint", ""),
+        extra={key: answer[key] for key in ("draft_step_s", "verify_s") if key in answer},
+    )

@@ -1,0 +1,60 @@
+"""The dials of the rivals, tuned on warm-up prompts: nobody is compared at a bad setting.
+
+A search has two stages: a coarse grid, then the neighbours of its best. All settings write the same texts, so their
+times compare prompt by prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from nacre.bench.baselines import Baseline
+
+Settings = dict[str, Any]
+#: Lengths of the coarse grid for drafting in lock-step.
+LENGTHS = (2, 4, 8, 14)
+MOST_LENGTH = 48
+
+
+def first_settings(baseline: Baseline, *, ratio: float | None = None) -> list[Settings]:
+    """The coarse grid; empty where there is nothing to tune. `ratio`: duration of a pass over that of a draft step."""
+    if baseline.kind == "lockstep" and not baseline.policy:
+        lengths = set(LENGTHS)
+        if baseline.style == "pearl" and ratio is not None:  # the length its authors choose
+            lengths.add(max(1, min(MOST_LENGTH, round(ratio))))
+        return [{"gamma": length} for length in sorted(lengths)]
+    if baseline.way == "assisted":
+        constant = [{"schedule": "constant", "length": length} for length in (2, 4, 8)]
+        confident = [{"schedule": "constant", "length": 12, "confidence": bound} for bound in (0.3, 0.6)]
+        return [*constant, {"schedule": "heuristic", "length": 4}, *confident]
+    if baseline.way == "lookup":
+        return [{"length": length, "ngram": ngram} for length in (3, 10) for ngram in (2, 3)]
+    return []
+
+
+def neighbours(settings: Settings, tried: Sequence[Settings]) -> list[Settings]:
+    """Settings around the best that have not been tried: one dial is moved."""
+    for dial in ("gamma", "length"):
+        if dial in settings:
+            length = settings[dial]
+            step = max(1, length // 4)
+            around = [length - step, length + step]
+            return [
+                {**settings, dial: value}
+                for value in around
+                if 1 <= value <= MOST_LENGTH and {**settings, dial: value} not in tried
+            ]
+    return []
+
+
+async def best_settings(
+    first: Sequence[Settings], speed: Callable[[Mapping[str, Any]], Awaitable[float]]
+) -> tuple[Settings, list[dict[str, Any]]]:
+    """The fastest settings by `speed` (tokens/s), and all that were tried with what they gave."""
+    tried = [(await speed(settings), settings) for settings in first]
+    best = max(tried, key=lambda item: item[0])[1]
+    around = neighbours(best, [settings for _, settings in tried])
+    tried += [(await speed(settings), settings) for settings in around]
+    best = max(tried, key=lambda item: item[0])[1]
+    return best, [{"tokens_per_s": round(tokens_per_s, 2), **settings} for tokens_per_s, settings in tried]
