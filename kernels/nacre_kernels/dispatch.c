@@ -1,5 +1,5 @@
 /* Which instruction set runs, and what this library is. All give the same bits; the best one is the default. */
-#include "kernels.h"
+#include "decoder.h"
 
 #include <stdatomic.h>
 
@@ -42,6 +42,19 @@ const nk_isa *nk_current_isa(void) {
 #endif
     default:
         return &nk_isa_portable;
+    }
+}
+
+const nk_decoder_isa *nk_current_decoder_isa(void) {
+    switch (nk_get_isa()) {
+#if defined(__x86_64__)
+    case NK_AVX512:
+        return __builtin_cpu_supports("avx512vnni") ? &nk_decoder_avx512_vnni : &nk_decoder_avx512;
+    case NK_AVX2:
+        return &nk_decoder_avx2;
+#endif
+    default:
+        return &nk_decoder_portable;
     }
 }
 

@@ -100,8 +100,31 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
     }
 }
 
+#define NK_DOT_ROWS    4
+#define NK_DOT_VECTORS 2
+typedef __m256i VI;
+OP VI vi_zero(void) { return _mm256_setzero_si256(); }
+OP VI vi_weights(const int8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }
+OP VI vi_pair(const int16_t *x) { return _mm256_set1_epi32(*(const int32_t *)x); }
+#define NK_DOT(ACC, W, X) ACC = _mm256_add_epi32(ACC, _mm256_madd_epi16(W, X))
+OP VF vf_from_vi(VI a) { return _mm256_cvtepi32_ps(a); }
+OP void vf_store_i16(int16_t *p, VF a) {
+    __m256i whole = _mm256_cvtps_epi32(a);
+    _mm_storeu_si128((__m128i *)p,
+                     _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1)));
+}
+OP VF vf_max(VF a, VF b) { return _mm256_max_ps(a, b); }
+OP VF vf_sum_each(const VF v[8]) { /* lane i: the sum of v[i] */
+    VF a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    VF b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+    return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
 #include "tiles.h"
 NK_DEFINE_ISA(nk_isa_avx2)
+
+#include "decoder_tiles.h"
+NK_DEFINE_DECODER(nk_decoder_avx2, decoder_panel)
 #else
 typedef int nk_no_avx2; /* an empty file is not C */
 #endif

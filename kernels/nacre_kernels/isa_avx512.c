@@ -99,8 +99,44 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
     _mm512_storeu_si512(to[3], _mm512_unpackhi_epi64(ab1, cd1));
 }
 
+#define NK_DOT_ROWS    8
+#define NK_DOT_VECTORS 2
+typedef __m512i VI;
+OP VI vi_zero(void) { return _mm512_setzero_si512(); }
+OP VI vi_weights(const int8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }
+OP VI vi_pair(const int16_t *x) { return _mm512_set1_epi32(*(const int32_t *)x); }
+#define NK_DOT(ACC, W, X) ACC = _mm512_add_epi32(ACC, _mm512_madd_epi16(W, X))
+OP VF vf_from_vi(VI a) { return _mm512_cvtepi32_ps(a); }
+OP void vf_store_i16(int16_t *p, VF a) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(a)));
+}
+OP VF vf_max(VF a, VF b) { return _mm512_max_ps(a, b); }
+/* Four vectors' sums within each 128 bits. */
+OP VF vf_sum_four(VF a, VF b, VF c, VF d) {
+    VF ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    VF cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d x = _mm512_castps_pd(ab), y = _mm512_castps_pd(cd);
+    return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+}
+OP VF vf_sum_each(const VF v[16]) { /* lane i: the sum of v[i] */
+    VF a = vf_sum_four(v[0], v[1], v[2], v[3]), b = vf_sum_four(v[4], v[5], v[6], v[7]);
+    VF c = vf_sum_four(v[8], v[9], v[10], v[11]), d = vf_sum_four(v[12], v[13], v[14], v[15]);
+    VF ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    VF cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x88), _mm512_shuffle_f32x4(c, d, 0xdd));
+    return _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+}
+
 #include "tiles.h"
 NK_DEFINE_ISA(nk_isa_avx512)
+
+#include "decoder_tiles.h"
+NK_DEFINE_DECODER(nk_decoder_avx512, decoder_panel)
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")))
+/* In place: gcc's intrinsic copies every accumulator in every step. */
+#define DOT_VNNI(ACC, W, X) __asm__("vpdpwssd %2, %1, %0" : "+v"(ACC) : "v"(W), "v"(X))
+NK_DEFINE_PANEL(VNNI, decoder_panel_vnni, DOT_VNNI)
+NK_DEFINE_DECODER(nk_decoder_avx512_vnni, decoder_panel_vnni)
 #else
 typedef int nk_no_avx512; /* an empty file is not C */
 #endif

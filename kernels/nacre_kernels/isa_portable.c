@@ -88,5 +88,35 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
         for (int w = 0; w < 4; w++) memcpy(&to[w][i], rows[i] + at + 4 * w, 4);
 }
 
+#define NK_DOT_ROWS    4
+#define NK_DOT_VECTORS 2
+typedef int32_t VI __attribute__((vector_size(16)));
+typedef int16_t VS __attribute__((vector_size(16)));
+OP VI vi_zero(void) { return (VI){0, 0, 0, 0}; }
+OP VI vi_weights(const int8_t *p) { return (VI)(VS){p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]}; }
+OP VI vi_pair(const int16_t *x) {
+    int32_t pair;
+    memcpy(&pair, x, sizeof pair);
+    return (VI){pair, pair, pair, pair};
+}
+/* The high halves by an arithmetic shift, the low ones shifted up first. */
+#define NK_DOT(ACC, W, X) ACC += (((W) << 16) >> 16) * (((X) << 16) >> 16) + ((W) >> 16) * ((X) >> 16)
+OP VF vf_from_vi(VI a) { return (VF){(float)a[0], (float)a[1], (float)a[2], (float)a[3]}; }
+OP void vf_store_i16(int16_t *p, VF a) {
+    for (int i = 0; i < WF; i++) p[i] = (int16_t)lrintf(a[i]);
+}
+OP VF vf_max(VF a, VF b) {
+    for (int i = 0; i < WF; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
+OP VF vf_sum_each(const VF v[4]) { /* lane i: the sum of v[i] */
+    VF sums;
+    for (int i = 0; i < WF; i++) sums[i] = (v[i][0] + v[i][1]) + (v[i][2] + v[i][3]);
+    return sums;
+}
+
 #include "tiles.h"
 NK_DEFINE_ISA(nk_isa_portable)
+
+#include "decoder_tiles.h"
+NK_DEFINE_DECODER(nk_decoder_portable, decoder_panel)

@@ -12,7 +12,7 @@ import importlib.machinery
 import os
 from pathlib import Path
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 ISAS = ("portable", "avx2", "avx512")
 MAX_THREADS = 64
 REMEDY = "run `make setup` (or `pip install -e .`); it needs a C compiler (`cc`: gcc 9+ or clang 12+)"
@@ -60,6 +60,12 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.nk_attention.argtypes = (pointer,)
     lib.nk_gate.restype = None
     lib.nk_gate.argtypes = (pointer, pointer, pointer, number, number, count, number)
+    lib.nk_packed_8_bytes.restype = count
+    lib.nk_packed_8_bytes.argtypes = (count, count)
+    lib.nk_pack_8.restype = None
+    lib.nk_pack_8.argtypes = (pointer, count, count, pointer)
+    lib.nk_decode.argtypes = (pointer, pointer)
+    lib.nk_race_top.argtypes = (pointer, count, count, count, pointer, pointer, pointer, number, pointer, pointer)
     lib.nk_rms_norm.argtypes = (pointer, pointer, pointer, number, number, count, count, ctypes.c_double, number)
 
 

@@ -24,7 +24,7 @@ _CACHE_LINE_BYTES = 64
 _LARGE_PAGE_BYTES = 1 << 21
 
 
-def _weight_memory(size: int) -> torch.Tensor:
+def large_page_memory(size: int) -> torch.Tensor:
     """An uninitialised uint8 tensor on a cache line; on large pages from two of them on, where the system has any."""
     alignment = _LARGE_PAGE_BYTES if size >= 2 * _LARGE_PAGE_BYTES else _CACHE_LINE_BYTES
     raw = torch.empty(size + alignment, dtype=torch.uint8)  # what is never touched costs no memory
@@ -83,7 +83,7 @@ class PackedLinear(torch.nn.Module):
     def _fill(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         lib = require()
         kind, shape = DTYPES[weight.dtype], (self.in_features, self.out_features)
-        self._packed = _weight_memory(lib.nk_packed_bytes(kind, *shape))
+        self._packed = large_page_memory(lib.nk_packed_bytes(kind, *shape))
         lib.nk_pack(weight.data_ptr(), kind, *shape, self._packed.data_ptr())
         self.weight_dtype, self._kind, self._bias, self._linear = weight.dtype, kind, bias, lib.nk_linear
 

@@ -25,7 +25,7 @@ import numpy as np
 from nacre.drafting.features import features_of_rows
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
 from nacre.errors import InvalidArgument
-from nacre.sampling import History, RowContext, draft_scores
+from nacre.sampling import History, RowContext
 
 #: Children are normalised over this many best scores; what lies beyond is not worth a guess.
 SCORED = 16
@@ -40,6 +40,9 @@ class TreeForward(Protocol):
     def step(self, blocks: Sequence[Any]) -> Any: ...
     def advance(self, sequence: int, path: Sequence[int]) -> None: ...
     def close(self, sequence: int) -> None: ...
+    def draft_scores(
+        self, logits: np.ndarray, rows: Sequence[RowContext], top_m: int
+    ) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclass(slots=True)
@@ -234,7 +237,7 @@ class ModelProposer:
                 asked.append((index, node))
                 contexts.append(_row_context(job.text, expansion))
             start += job.sampled
-        ids, scores = draft_scores(logits[picked], contexts, SCORED)
+        ids, scores = self._forward.draft_scores(logits[picked], contexts, SCORED)
         # Ids that cannot be chosen come with a score of minus infinity and weigh nothing.
         best = np.maximum(scores[:, :1], np.float32(-1e30))
         weights = np.exp((scores - best) / np.float32(self._race_temperature))

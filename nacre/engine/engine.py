@@ -16,6 +16,7 @@ happened.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,19 +24,25 @@ import torch
 import transformers
 from nacre_kernels import fuse_rowwise, pack_model
 
-from nacre.engine import activations, conformance, numerics
+from nacre.engine import activations, conformance, fused, numerics
+from nacre.engine.fused import FusedForward
 from nacre.engine.kv_pool import Held, KvPool, PoolUse
 from nacre.engine.loading import LoadedModel
 from nacre.engine.numerics import PADDED_ROWS
 from nacre.engine.packed import ATTENTION, PackedForward
 from nacre.engine.recompute import RecomputeForward
 from nacre.engine.rows import TIP, Admission, RowBlock, StepResult
+from nacre.engine.scores import draft_scores
 from nacre.errors import InvalidArgument, NacreError, Unimplemented
+from nacre.sampling import RowContext
+from nacre.sampling.race_noise import F32Array, I64Array
 
 DEFAULT_KV_BYTES = 1 << 30
 """Enough for some 500,000 tokens of the bundled target, 8,000 of an 8B model."""
 
 LINEARS = ("packed", "torch")
+
+log = logging.getLogger("nacre.engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,8 @@ class Engine:
     ) -> None:
         """Takes over `loaded` (with `linear="packed"` its linear layers are replaced in place).
 
-        `exact=False` is for draft models, whose bits decide nothing: no padding, no numerics probe.
+        `exact=False` is for draft models, whose bits decide nothing: no padding, no numerics probe, and where the
+        model allows it the fused pass in 8 bits (`fused.py`; with `linear="packed"`, the default).
         `versions` name whatever else decides tokens (sampler, noise field); they only go into the
         fingerprint.
         """
@@ -166,6 +174,10 @@ class Engine:
         self._pool.complete(placed)
         return StepResult(logits, tuple(placement.row_ids for placement in placed))
 
+    def draft_scores(self, logits: F32Array, rows: Sequence[RowContext], top_m: int) -> tuple[I64Array, F32Array]:
+        """What a drafter makes of its logits: `nacre.sampling.draft_scores`, by the fastest way there is."""
+        return draft_scores(logits, rows, top_m)
+
     def validate(self, block: RowBlock) -> None:
         """Raises what is wrong with one block by itself: NotFound or InvalidArgument. Room is another matter."""
         held = self._pool.held(block.sequence)
@@ -231,7 +243,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Built:
-    forward: PackedForward | RecomputeForward
+    forward: PackedForward | RecomputeForward | FusedForward
     linears: str
     provable: bool = True
     refusal: str = ""
@@ -239,6 +251,11 @@ class _Built:
 
 def _build(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> _Built:
     """The packed pass if the model's class and the model itself conform, else the slow way with the reason."""
+    if not exact and linear == "packed":
+        try:
+            return _Built(fused.build(loaded, kv_bytes=kv_bytes), "fused8")
+        except Unimplemented as problem:
+            log.info("%s drafts by way of transformers: %s", loaded.model_id, problem.message)
     model = loaded.model
     before = model.config._attn_implementation
     refusal = conformance.check(model.config).refusal

@@ -24,6 +24,7 @@ from nacre_kernels import PackedLinear
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from nacre.engine.fused import FusedForward
 from nacre.engine.kv_pool import KvPool
 from nacre.engine.loading import LoadedModel
 from nacre.engine.packed import PackedForward, attention_of
@@ -43,7 +44,12 @@ _KNOWN = 4  # text[: _KNOWN + 1] is always prefix; the rows from _KNOWN on are c
 
 
 def settle(
-    forward: PackedForward | RecomputeForward, loaded: LoadedModel, *, linears: str, exact: bool, provable: bool
+    forward: PackedForward | RecomputeForward | FusedForward,
+    loaded: LoadedModel,
+    *,
+    linears: str,
+    exact: bool,
+    provable: bool,
 ) -> str:
     """The numerics mode of this model; may raise `forward.min_rows` to the padding that makes it exact.
 
@@ -53,7 +59,7 @@ def settle(
     dtype = str(loaded.dtype).removeprefix("torch.").replace("float", "fp").replace("bfp", "bf")
     if isinstance(forward, RecomputeForward):
         return f"exact/recompute/{dtype}"
-    if not exact:
+    if isinstance(forward, FusedForward) or not exact:
         return f"unchecked/{linears}/{dtype}"
     for min_rows in sorted({forward.min_rows, PADDED_ROWS}) if provable else ():
         forward.min_rows = min_rows
