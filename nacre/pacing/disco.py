@@ -17,12 +17,13 @@ from nacre.pacing.round_tree import RoundNode, features_of
 class DiscoPolicy(ChainPolicy):
     """A chain that ends after a guess whose acceptance is classed below `threshold`, or after `most`.
 
-    `head` is the draft model whose classifier is used: a bundled model or a directory.
+    The threshold depends on the pair and is to be tuned; the default lies where the bundled pair's classifier is in
+    doubt. `head` is the draft model whose classifier is used: a bundled model or a directory.
     """
 
     traits = PolicyTraits("disco", "chain", features=True)
 
-    def __init__(self, *, threshold: float = 0.7, most: int = 20, head: str = "demo-draft") -> None:
+    def __init__(self, *, threshold: float = 0.65, most: int = 20, head: str = "demo-draft") -> None:
         super().__init__(whole("most", most, 1, MOST_STEPS))
         self._threshold = real("threshold", threshold, 0.0, 1.0)
         self._head = load_head("disco", head)

@@ -7,7 +7,8 @@ there by itself, since a better choice raises it. Hence two conditions, with pat
     send      the n best nodes that maximise  Σ path(v) - X · V(n + 1)
     go on     if a draft step brings  Σ over what it adds of  max(0, path - X · V')  ≥  X · d
 
-V' is what one more row adds to the pass. In a chain of equal odds a, the second reads a^(k+1) ≥ (d + V') · X: the exact
+V' is what one more row adds to the pass, d what the step takes; a node joins a step if what it brings exceeds X times
+what it adds to d. In a chain of equal odds a, the second reads a^(k+1) ≥ (d + V') · X: the exact
 rule for when to stop. The round trip and the pass itself are paid once and enter through X alone: the slower the
 link, the lower X, the larger the trees.
 
@@ -39,17 +40,18 @@ class OursPolicy:
 
     `children` rivals per node are asked for, `batch` nodes extended per draft step at most, `steps` steps taken at
     most. `calibrate=False` takes the drafter's survivals as they are; `strength` and `memory` are those of
-    `Calibration`. `probe_every` rounds without a guess are followed by a draft step that only compares.
+    `Calibration`, with more weight on the claim: a session is short, and a fitted model's claims are good.
+    `probe_every` rounds without a guess are followed by a draft step that only compares.
     """
 
     def __init__(
         self,
         *,
         children: int = 4,
-        batch: int = 4,
+        batch: int = 16,
         steps: int = 64,
         calibrate: bool = True,
-        strength: float = 5.0,
+        strength: float = 20.0,
         memory: float = 400.0,
         probe_every: int = 16,
     ) -> None:
@@ -85,6 +87,8 @@ class OursPolicy:
         batch: list[int] = []
         for path, index in self._open(tree):
             own = self._expected_gain(path, row_worth)
+            if batch:
+                own -= self._rate * costs.draft_node_s
             if len(batch) == self._batch or own <= 0.0:
                 break
             gain += own

@@ -52,7 +52,8 @@ class PolicyTraits:
 class Costs:
     """What a round costs and may hold, as measured so far. Seconds; tokens per second.
 
-    `draft_s` is one draft step, however many nodes it extends. `verify_s(rows)` is one pass over so many rows: the tip
+    `draft_s` is one draft step that extends one node, `draft_node_s` what each further node of the same step adds.
+    `verify_s(rows)` is one pass over so many rows: the tip
     and the sent nodes; `PassTime` makes one of a table. `rtt_s` is the round trip with everything that is not draft or
     pass. `throughput` is the committed tokens per second of the session so far, 0 while unknown. `most_nodes` bounds
     what may be sent (the verifier's row budget less the tip), `most_depth` how far a guess may lie beyond the tip (the
@@ -65,9 +66,11 @@ class Costs:
     throughput: float = 0.0
     most_nodes: int = 63
     most_depth: int = 63
+    draft_node_s: float = 0.0
 
     def __post_init__(self) -> None:
         real("draft_s", self.draft_s, 0.0, 3600.0)
+        real("draft_node_s", self.draft_node_s, 0.0, 3600.0)
         real("rtt_s", self.rtt_s, 0.0, 3600.0)
         real("throughput", self.throughput, 0.0, 1e9)
         whole("most_nodes", self.most_nodes, 0, 4096)
@@ -76,7 +79,7 @@ class Costs:
             raise InvalidArgument(f"verify_s(1) is {self.verify_s(1)}; a pass takes some time", param="verify_s")
 
     def round_s(self, steps: int, nodes: int) -> float:
-        """A whole round of `steps` draft steps that sends `nodes` guesses."""
+        """A whole round of `steps` draft steps, each of one node, that sends `nodes` guesses."""
         return steps * self.draft_s + self.rtt_s + self.verify_s(nodes + 1)
 
     def node_s(self, nodes: int) -> float:

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nacre.pacing import Costs, Outcome
+from nacre.pacing import Costs, Outcome, RoundTree
 from nacre.pacing.expected import expected_tokens
 from nacre.pacing.ours import OursPolicy
 from tests.pacing.guessing import FakeGuess, chain_of, costs, grown, one_round, rows_of
@@ -92,9 +92,24 @@ def test_a_step_of_a_pass_is_jumped_when_what_lies_beyond_pays() -> None:
     assert len(unlikely.chosen(tree)) == 7
 
 
+def test_a_node_that_is_dear_to_draft_stays_out_of_the_step() -> None:
+    def widest(draft_node_s: float) -> int:
+        policy = OursPolicy(calibrate=False)
+        policy.begin(costs(draft=0.001, draft_node_s=draft_node_s, throughput=25.0))
+        tree, most = RoundTree(), 0
+        while nodes := policy.next(tree):
+            most = max(most, len(nodes))
+            for node in nodes:
+                tree.extend(node, [FakeGuess(0, 0.5), FakeGuess(1, 0.4)])
+        return most
+
+    widths = [widest(seconds) for seconds in (0.0, 0.005, 0.05)]
+    assert widths[0] > widths[1] > widths[2] == 1
+
+
 def test_claims_are_checked_against_the_record() -> None:
     policy = OursPolicy(children=1, batch=1)
-    for _ in range(40):
+    for _ in range(60):
         one_round(policy, rows_of(0.95), costs(rtt=0.05), lambda node: node.depth < 2)
     boastful, _ = grown(policy, rows_of(0.95), costs(rtt=0.05))
     believed = OursPolicy(children=1, batch=1, calibrate=False)
@@ -103,7 +118,7 @@ def test_claims_are_checked_against_the_record() -> None:
 
 
 def test_a_hopeless_drafter_is_left_alone_but_for_a_probe_now_and_then() -> None:
-    policy = OursPolicy(probe_every=10)
+    policy = OursPolicy(probe_every=10, strength=5.0)
     sent, drafted = [], []
     for _ in range(300):
         outcome = one_round(policy, rows_of(0.8, 0.1), costs(row=0.002), lambda node: False)
@@ -114,7 +129,7 @@ def test_a_hopeless_drafter_is_left_alone_but_for_a_probe_now_and_then() -> None
 
 
 def test_and_comes_back_when_the_drafter_does() -> None:
-    policy = OursPolicy(probe_every=4, memory=20.0)
+    policy = OursPolicy(probe_every=4, memory=20.0, strength=5.0)
     for _ in range(60):
         one_round(policy, rows_of(0.8), costs(row=0.01), lambda node: False)
     sent = [len(one_round(policy, rows_of(0.8), costs(row=0.01), lambda node: True).sent) for _ in range(120)]

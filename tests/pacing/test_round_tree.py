@@ -102,7 +102,7 @@ def test_a_round_costs_drafting_the_way_and_the_pass() -> None:
     assert costs().node_s(5) == pytest.approx(0.0003)
 
 
-@pytest.mark.parametrize("name", ["draft_s", "rtt_s", "throughput", "most_nodes", "most_depth"])
+@pytest.mark.parametrize("name", ["draft_s", "draft_node_s", "rtt_s", "throughput", "most_nodes", "most_depth"])
 def test_impossible_costs_are_refused(name: str) -> None:
     numbers = {"draft_s": 0.01, name: -1}
     with pytest.raises(InvalidArgument, match=name):
