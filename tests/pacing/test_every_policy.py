@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,3 +183,20 @@ def test_a_model_without_a_head_is_answered_with_the_recipe(name: str, tmp_path:
 def test_every_name_has_a_class_with_a_docstring() -> None:
     for name in NAMES:
         assert policy_class(name).__doc__
+
+
+def test_the_page_lists_every_policy_with_its_parameters() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pacing.md").read_text(encoding="utf-8")
+    listed = {}
+    for row in re.findall(r"^\| `(.*?)` \|.*\| (.*?) \|$", page, re.MULTILINE):
+        name, parameters = row
+        listed[name] = re.findall(r"`(\w+)` \((.*?)\)(?:,|$)", parameters.replace("(1, 2, 3, 4)", "(1 2 3 4)"))
+    told = {"None": "one", "True": "true", "(1, 2, 3, 4)": "1 2 3 4"}
+    expected = {
+        name: [
+            (key, told.get(str(p.default), format(p.default, "g") if isinstance(p.default, float) else str(p.default)))
+            for key, p in signature(policy_class(name)).parameters.items()
+        ]
+        for name in NAMES
+    }
+    assert listed == expected
