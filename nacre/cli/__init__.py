@@ -27,6 +27,7 @@ _EXTRAS = {
     "pydantic": "gateway",
     "jinja2": "gateway",
     "redis": "redis",
+    "matplotlib": "bench",
 }
 
 

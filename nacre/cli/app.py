@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from nacre.cli import bench, config, demo, doctor, generate, models, serve, train, up, version
+from nacre.cli import bench, config, demo, doctor, generate, models, serve, simulate, train, up, version
 
 _ABOUT = """Serve a large language model faster: drafters guess ahead, the verifier keeps the text exactly its own.
 
@@ -30,5 +30,6 @@ app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
 app.add_typer(config.app, name="config")
 app.command("bench")(bench.bench)
+app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +66,7 @@ class Acceptance(Protocol):
         """At output position `position` (from 0) of text number `text`."""
 
     def off_line(self, word: int) -> tuple[float, ...]:
-        """Survivals at a place that `word`, a well-mixed number, stands for."""
+        """Survivals at a place that `word`, a well-mixed number of either sign, stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,11 @@ class DialledAcceptance:
 
     reached: tuple[float, ...]
     key: int = 1
+    survivals: tuple[float, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        chances = (after - before for before, after in zip((0.0, *self.reached), self.reached, strict=False))
+        object.__setattr__(self, "survivals", tuple(chances))
 
     @property
     def children(self) -> int:
@@ -83,10 +88,10 @@ class DialledAcceptance:
     def on_line(self, text: int, position: int) -> tuple[tuple[float, ...], int]:
         luck = unit(mix(self.key, text, position))
         rank = next((rank for rank, reached in enumerate(self.reached) if luck < reached), MISSED)
-        return self.off_line(0), rank
+        return self.survivals, rank
 
     def off_line(self, word: int) -> tuple[float, ...]:
-        return tuple(after - before for before, after in zip((0.0, *self.reached), self.reached, strict=False))
+        return self.survivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,21 +171,23 @@ def _text(text: dict[str, Any]) -> tuple[tuple[tuple[float, ...], int], ...]:
 
 
 class LineProposer:
-    """A drafter along the line of a LineTarget. `texts[session]` is the number of the text a session writes.
+    """A drafter along the line of a LineTarget: at most `rivals` guesses a position.
 
-    `model` tells drafters apart: those of one model make the same wrong guesses, others different ones.
+    Drafters of one acceptance guess alike, as processes that run one draft model do. `sure` claims that every guess is
+    right: for methods that decide themselves what is worth sending.
     """
 
-    def __init__(self, acceptance: Acceptance, *, batch: int, model: int = 0) -> None:
+    def __init__(self, acceptance: Acceptance, *, batch: int, rivals: int | None = None, sure: bool = False) -> None:
         self._acceptance = acceptance
         self._batch = batch
-        self._wrong = 1 + model * acceptance.children
+        self._rivals = min(rivals or acceptance.children, acceptance.children)
+        self._sure = sure
         self._texts: dict[int, tuple[int, int]] = {}  # text number, and the length of the prompt
         self._tips: dict[int, int] = {}  # length of the committed text
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits("line", "tree" if self._acceptance.children > 1 else "chain", self._batch, 1)
+        return ProposerTraits("line", "tree" if self._rivals > 1 else "chain", self._batch, 1)
 
     def writes(self, session: int, text: int) -> None:
         """Tells the number of the text, before the session is opened."""
@@ -204,8 +211,13 @@ class LineProposer:
         path = item.path_tokens
         text, prompt_length = self._texts[item.session]
         if any(path):
-            word = mix(text, self._tips[item.session], *path)
-            return [Guess(self._wrong + rank, s, TIP) for rank, s in enumerate(self._acceptance.off_line(word))]
-        position = self._tips[item.session] + len(path) - prompt_length
-        survivals, right = self._acceptance.on_line(text, position)
-        return [Guess(0 if rank == right else self._wrong + rank, s, TIP) for rank, s in enumerate(survivals)]
+            right = MISSED
+            # Python's hash of a tuple of integers is the same in every process.
+            survivals = self._acceptance.off_line(hash((text, self._tips[item.session], path)))
+        else:
+            position = self._tips[item.session] + len(path) - prompt_length
+            survivals, right = self._acceptance.on_line(text, position)
+        return [
+            Guess(0 if rank == right else 1 + rank, 1.0 if self._sure else chance, TIP)
+            for rank, chance in enumerate(survivals[: self._rivals])
+        ]

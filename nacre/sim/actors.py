@@ -7,7 +7,7 @@ lost stream, moves to another verifier when it cannot, and tells the drafters wh
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class SessionSpec:
     keep_choices: bool = False
     drafters: tuple[DrafterSpec, ...] = ()
     link: LinkSpec = LinkSpec()  # noqa: RUF009  a frozen value
+    attach_s: float | None = None  # from owner to drafter; None: as far as the verifier
     starts_at_s: float = 0.0
     cut_at_s: tuple[float, ...] = ()
     cancel_at_s: float | None = None
@@ -64,6 +65,15 @@ class Attachable(Protocol):
     """What an owner asks to draft for its session."""
 
     def attach(self, verifier: VerifierActor, ticket: str) -> None: ...
+
+
+class OwnDrafter(Protocol):
+    """What drafts on the owner's own stream (device mode)."""
+
+    def begin(self, stream: Stream, opened: Opened) -> None:
+        """A stream has been opened, or opened again: nothing sent before counts."""
+
+    def receive(self, stream: Stream, message: object) -> None: ...
 
 
 class OwnerActor:
@@ -97,6 +107,7 @@ class OwnerActor:
         self.verifiers = verifiers
         self.reference = tuple(reference)
         self.drafters: list[Attachable] = []
+        self.own_drafter: OwnDrafter | None = None
         self.tokens: list[int] = []
         self.choices: list[Choice] = []
         self.finished: FinishReason | None = None
@@ -109,11 +120,13 @@ class OwnerActor:
         self._ended = ended
         self._at = self._dice.below(len(verifiers)) if place is None else 0
         self._ticket = ""
+        self._opened: Opened | None = None
+        self._returning = False  # the first commit of a stream that was joined again tells where it stands
         self._attempts = 0
         self._gone = False
         world.at(spec.starts_at_s, self._open)
         for time_s in spec.cut_at_s:
-            world.at(time_s, self._cut)
+            world.at(time_s, self.cut)
         if spec.cancel_at_s is not None:
             world.at(spec.cancel_at_s, self._cancel)
         if spec.gone_at_s is not None:
@@ -130,11 +143,21 @@ class OwnerActor:
             case Opened():
                 self._ticket = message.ticket
                 verifier = self.verifiers[self._at]
+                attach_s = self.spec.link.delay_s if self.spec.attach_s is None else self.spec.attach_s
                 for drafter in self.drafters:
-                    self.world.after(self.spec.link.delay_s, partial(drafter.attach, verifier, message.ticket))
+                    self.world.after(attach_s, partial(drafter.attach, verifier, message.ticket))
+                if self.own_drafter is not None:
+                    self._opened = message
+                    self._begin_drafting(stream)
             case Commit():
                 self._take(message)
+                if self.own_drafter is not None and self._returning:
+                    self._begin_drafting(stream)
+                elif self.own_drafter is not None:
+                    self.own_drafter.receive(stream, message)
             case Finished():
+                if self.own_drafter is not None:
+                    self.own_drafter.receive(stream, message)
                 self.finished = message.reason
                 self.finished_at_s = self.world.now_s
                 require(message.position == self._position, "exact", f"{self.name} has not all tokens at the end")
@@ -157,6 +180,13 @@ class OwnerActor:
         else:
             self._at = (self._at + 1) % len(self.verifiers)
             self.world.after(self.retry_s, self._open)
+
+    def _begin_drafting(self, stream: Stream) -> None:
+        assert self.own_drafter is not None
+        assert self._opened is not None
+        self._returning = False
+        known = (*self.spec.prompt, *self.tokens)
+        self.own_drafter.begin(stream, replace(self._opened, tokens=known))
 
     @property
     def _position(self) -> int:
@@ -202,9 +232,10 @@ class OwnerActor:
 
     def _return(self) -> None:
         if not self.done:
+            self._returning = True
             self._connect().send(self, Join(self._ticket, owner=True, position=self._position))
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         if self.stream is not None and not self.done:
             self.stream.cut(self.notice_s)
 

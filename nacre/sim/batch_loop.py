@@ -54,7 +54,8 @@ class BatchLoop:
         self._sessions = sessions
         self._settled = settled
         self._ready = ready
-        self._pacer = Pacer(PassCosts(spec.pass_time.points), spec.budget, pauses=spec.pauses)
+        points = spec.pass_time.points if spec.rows_cost else ((1, spec.pass_time(1)),)
+        self._pacer = Pacer(PassCosts(points), spec.budget, pauses=spec.pauses)
         self._offer = spec.budget.session_rows
         self._pause: Timer | None = None
         self._dice: Dice = world.dice.child(3, *name.encode())

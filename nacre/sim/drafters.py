@@ -2,8 +2,10 @@
 
 A worker is a drafter process: one core, one proposer, one step at a time over the nodes most likely to survive of all
 its sessions (`nacre/runtime/draft_worker.py` in virtual time). A seat is its stream to one session with the
-DrafterSession behind it. It sends as soon as it has guesses and window. A step's guesses may come back for a node that
-has died meanwhile; the machine must cope.
+DrafterSession behind it. A step's guesses may come back for a node that has died meanwhile; the machine must cope.
+
+A worker that coalesces sends as the shipped one does: at once what the next pass would take, the rest together. One
+that does not sends whatever it has, as it comes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Proposer
 from nacre.errors import NacreError
+from nacre.pacing import Calibration
 from nacre.sampling import SamplingParams
 from nacre.session import Commit, DrafterSession, Reanchor
 from nacre.sim.actors import DrafterSpec
@@ -21,10 +24,13 @@ from nacre.sim.checkers import DrafterChecks, require
 from nacre.sim.core import Core
 from nacre.sim.hosted import PassTime
 from nacre.sim.messages import Finished, Join, Opened, draft_bytes
-from nacre.sim.network import Stream
+from nacre.sim.network import Peer, Stream
 from nacre.sim.verifier import VerifierActor
-from nacre.sim.world import World
+from nacre.sim.world import Timer, World
 from nacre.tree import Node
+
+#: Share of a verify pass that guesses without urgency wait for company (`nacre/runtime/draft_worker.py`).
+COALESCE = 1 / 6
 
 
 @dataclass(slots=True)
@@ -43,7 +49,8 @@ class DraftTotals:
 class DraftWorker:
     """A drafter process. A step over n nodes takes `step_time(n)`, each message in or out `message_s` of its core.
 
-    A prompt that is new to it counts as nodes of the first step, as it does in the engine.
+    A prompt that is new to it counts as nodes of the first step, as it does in the engine. `as_shipped`: it coalesces
+    messages and calibrates survivals; without, it is plain and its checkers can follow.
     """
 
     def __init__(
@@ -55,12 +62,15 @@ class DraftWorker:
         batch: int,
         message_s: float = 0.0,
         token_bytes: int = 2,
+        as_shipped: bool = False,
     ) -> None:
         self.proposer = proposer
         self.core = Core(world)
         self.totals = DraftTotals()
         self.step_s = 0.0
         self.message_s = message_s
+        self.calibration = Calibration() if as_shipped else None
+        self.coalesce = COALESCE if as_shipped else 0.0
         self.token_bytes = token_bytes
         self.seats: dict[int, DrafterActor] = {}  # by number
         self._world = world
@@ -119,7 +129,7 @@ class DraftWorker:
                 self.totals.guessed += seat.extend(expansion.node_id, guesses)
                 touched[expansion.session] = seat
         for seat in touched.values():
-            seat.flush()
+            seat.offer()
         self.wake()
 
 
@@ -159,23 +169,31 @@ class DrafterActor:
         self.number = worker.admit(self)
         self.session: DrafterSession | None = None
         self.stream: Stream | None = None
+        self._sender: Peer = self
         self._unseen = unseen
         self._checked = checked
         self._checks: DrafterChecks | None = None
         self._dice = world.dice.child(2, *name.encode())
         self._where: tuple[VerifierActor, str] | None = None
+        self._verify_s = 0.0  # the last pass, as the verifier says
+        self._flushing: Timer | None = None
         self._verifier_position = 0  # the least committed length the verifier can be at
         self._attempts = 0
         self._welcome = False  # nothing is sent before the verifier has answered the Join
         self._moved = False  # its tree comes from another verifier
         for time_s in spec.cut_at_s:
-            world.at(time_s, lambda: self.stream.cut(self.notice_s) if self.stream else None)
+            world.at(time_s, self.cut)
 
     def attach(self, verifier: VerifierActor, ticket: str) -> None:
         """The session lives there. A drafter that knows it already goes on with its tree."""
         self._where = (verifier, ticket)
         delay_s = self.spec.starts_at_s - self.world.now_s
         self.world.after(delay_s, self._join)
+
+    def cut(self) -> None:
+        """The network drops its stream."""
+        if self.stream is not None:
+            self.stream.cut(self.notice_s)
 
     def dismiss(self) -> None:
         """The session is over for good: the seat is free."""
@@ -201,6 +219,10 @@ class DrafterActor:
                     self._checks.reanchored()
             case Commit():
                 self._commit(message)
+                self._verify_s = message.verify_ms / 1e3
+                self.offer()
+                self.worker.wake()
+                return
             case Finished():
                 # One that came from another verifier may end knowing more, or less, than this one has told it.
                 known = len(self.session.tokens) if self.session is not None and not self._moved else message.position
@@ -239,8 +261,21 @@ class DrafterActor:
             self._checks.extended(node_id, guesses, ids)
         return len(ids) - ids.count(0)
 
+    def offer(self) -> None:
+        """Sends at once what the next pass would take; what would only fill up the window waits for company."""
+        if self.session is None:
+            return
+        wait_s = self.worker.coalesce * self._verify_s
+        if wait_s <= 0 or self.session.urgent:
+            self.flush()
+        elif self._flushing is None:
+            self._flushing = self.world.after(wait_s, self.flush)
+
     def flush(self) -> None:
         """Sends what is worth sending."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         if self.session is None or self.stream is None or not self._welcome:
             return
         drafts = self.session.outbox()
@@ -252,7 +287,7 @@ class DrafterActor:
             totals.sent += len(draft.tokens)
             totals.payload_bytes += draft_bytes(draft, self.worker.token_bytes)
             self.worker.core.spend(self.worker.message_s)
-            self.stream.send(self, draft)
+            self.stream.send(self._sender, draft)
 
     # -- its stream ----------------------------------------------------------------------------------------------
 
@@ -281,6 +316,7 @@ class DrafterActor:
             end_position=opened.end_position,
             limits=self.spec.limits,
             window_nodes=opened.window_nodes,
+            calibration=self.worker.calibration,
         )
         self._verifier_position = len(opened.tokens)
         self._checks = DrafterChecks(self.session) if self._checked else None
@@ -302,4 +338,20 @@ class DrafterActor:
     def _forget(self) -> None:
         if self.stream is not None:
             self.stream.close(self)
+        self.stream = self.session = self._checks = None
+
+
+class DeviceSeat(DrafterActor):
+    """A drafter in the owner's own program: it speaks and listens on the owner's stream."""
+
+    def serve(self, owner: Peer) -> None:
+        self._sender = owner
+
+    def begin(self, stream: Stream, opened: Opened) -> None:
+        self.stream = stream
+        self._welcome = True
+        self._begin(opened)
+        self.worker.wake()
+
+    def _forget(self) -> None:
         self.stream = self.session = self._checks = None

@@ -31,11 +31,11 @@ class PassTime:
 class VerifierSpec:
     """A verifier: its machine as data, its limits, and its bad luck.
 
-    `row_budget` bounds a pass, `session_rows` one session's share of it (0: the same), `chunk_rows` its prompt rows.
-    Each pass takes `pass_time` of its rows, `overhead_s` once and `commit_s` per session in it; each message in or out
-    takes `message_s` of the core the passes run on. `pauses` and `calibrates` switch the shipped rules on: a
-    checked world takes survivals at their word, as its checkers do. `failed_pass` is the chance that a pass does not
-    happen and is planned anew; `crash_at_s` is when it dies.
+    `row_budget` bounds a pass, `session_rows` one session's share of it (0: the same), `chunk_rows` its prompt
+    rows. Each pass takes `pass_time` of its rows, `overhead_s` once and `commit_s` per session in it; each message
+    in or out takes `message_s` of the core the passes run on. `pauses` and `calibrates` switch the shipped rules
+    on: a checked world takes survivals at their word, as its checkers do. Without `rows_cost` every guess gets its
+    row. `failed_pass` is the chance that a pass does not happen and is planned anew; `crash_at_s` is when it dies.
     """
 
     row_budget: int = 16
@@ -46,6 +46,7 @@ class VerifierSpec:
     commit_s: float = 0.0
     message_s: float = 0.0
     pauses: bool = True
+    rows_cost: bool = True
     calibrates: bool = False
     limits: SessionLimits = SessionLimits()  # noqa: RUF009  a frozen value
     max_positions: int = 4096

@@ -93,6 +93,7 @@ class VerifierActor:
             return
         if stream is hosted.owner:
             hosted.owner = None
+            self._leave(hosted, stream)
             if hosted.grace is None:
                 hosted.grace = self.world.after(self.spec.grace_s, lambda: self._expire(hosted))
         else:
@@ -160,10 +161,8 @@ class VerifierActor:
         except NacreError as error:
             self._refuse(stream, error)
             return
-        hosted.drafters[stream] = ordinal
+        self._seat(hosted, stream, ordinal)
         self._streams[stream] = hosted
-        if hosted.checks is not None:
-            hosted.checks.joined(ordinal)
         if message.position == 0:
             self._send(stream, self._opened_for(hosted, tuple(session.tokens)))
             self.loop.wake()
@@ -184,9 +183,18 @@ class VerifierActor:
             session.streams[ordinal].usefulness = self._reputation[1]
         return ordinal
 
+    def _seat(self, hosted: Hosted, stream: Stream, ordinal: int) -> None:
+        hosted.drafters[stream] = ordinal
+        if hosted.checks is not None:
+            hosted.checks.joined(ordinal)
+
     def _draft(self, stream: Stream, draft: Draft) -> None:
         hosted = self._streams.get(stream)
-        if hosted is None or stream not in hosted.drafters:
+        if hosted is None:
+            return
+        if stream is hosted.owner and stream not in hosted.drafters:  # it drafts on its own stream
+            self._seat(hosted, stream, self._admit(hosted.session))
+        if stream not in hosted.drafters:
             return
         ordinal = hosted.drafters[stream]
         try:
@@ -245,9 +253,10 @@ class VerifierActor:
         assert hosted.session.finished is not None
         last = Finished(hosted.session.finished, len(hosted.session.tokens))
         for stream in list(hosted.drafters):
-            stream.send(self, last)
-            self._end(stream)
             self._leave(hosted, stream)
+            if stream is not hosted.owner:
+                stream.send(self, last)
+                self._end(stream)
         if hosted.owner is not None:
             hosted.owner.send(self, last)
             self._end(hosted.owner)
@@ -262,10 +271,11 @@ class VerifierActor:
     # -- the batch loop ------------------------------------------------------------------------------------------
 
     def _settled(self, hosted: Hosted, resolution: Resolution) -> None:
-        if hosted.owner is not None:
-            self._send(hosted.owner, resolution.commit)
-        for stream, ordinal in hosted.drafters.items():
-            self._send(stream, self._offering(resolution.commit, hosted.session.streams[ordinal].offered_window))
+        for stream in dict.fromkeys((hosted.owner, *hosted.drafters)):
+            if stream is not None:
+                ordinal = hosted.drafters.get(stream)
+                window = None if ordinal is None else hosted.session.streams[ordinal].offered_window
+                self._send(stream, self._offering(resolution.commit, window))
         if hosted.session.finished is not None:
             self._conclude(hosted)
 
@@ -273,6 +283,8 @@ class VerifierActor:
         self.core.spend(self.spec.message_s)
         stream.send(self, message)
 
-    def _offering(self, commit: Commit, window_nodes: int) -> Commit:
+    def _offering(self, commit: Commit, window_nodes: int | None) -> Commit:
         """A drafter that never helps is offered a smaller window."""
-        return commit if commit.window_nodes == window_nodes else replace(commit, window_nodes=window_nodes)
+        if window_nodes is None or commit.window_nodes == window_nodes:
+            return commit
+        return replace(commit, window_nodes=window_nodes)

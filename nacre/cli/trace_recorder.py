@@ -1,0 +1,120 @@
+"""Records what a draft model guesses along the target's own text: the acceptance trace that simulations replay.
+
+The text is what a verifier would serve (the same engine, sampler and noise), continued from held-out prompts. At every
+position the draft model is asked, as a drafter asks it, and noted are the survivals of its guesses, best first, and
+which of them was right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nacre.drafting import DraftContext, Expansion, Proposer
+from nacre.engine import Engine, load_model
+from nacre.errors import FailedPrecondition, InvalidArgument
+from nacre.models import held_out_prompts
+from nacre.runtime.proposers import build_proposer
+from nacre.runtime.settings import DrafterSettings
+from nacre.runtime.verify_pass import EngineSession, PassItem, VerifyPass
+from nacre.sampling import History, SamplingParams, completion_key
+from nacre.session import open_session
+from nacre.sim.acceptance import MISSED, RecordedAcceptance
+from nacre.text import Vocabulary
+
+#: Prompts are the first of so many, as the bench takes them.
+PROMPT_SET, KEPT_FOR_WARMING = 64, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to record. Models are directories or hub ids."""
+
+    target: str
+    draft: str
+    dtype: str = "bfloat16"
+    prompts: int = 24
+    tokens: int = 96
+    temperature: float = 1.0
+    children: int = 4
+    seed: int = 1
+    threads: int = 1
+
+
+class Recorder:
+    """Holds the pair; `text` records one prompt."""
+
+    def __init__(self, recording: Recording) -> None:
+        """Loads both models. Raises NacreError."""
+        self._recording = recording
+        loaded = load_model(recording.target, dtype=recording.dtype, threads=recording.threads)
+        if loaded.tokenizer_path is None:
+            raise FailedPrecondition(f"{recording.target} has no tokenizer.json; a trace is recorded on real text")
+        self._vocabulary = Vocabulary(loaded.tokenizer_path.read_bytes())
+        self._pass = VerifyPass(Engine(loaded))
+        settings = DrafterSettings(draft=recording.draft, children=recording.children, threads=recording.threads)
+        built = build_proposer(settings)
+        theirs = built.handshake.tokenizer_fingerprint
+        if theirs != loaded.tokenizer_fingerprint:
+            raise FailedPrecondition(f"{recording.draft} and {recording.target} have different tokenizers")
+        self._proposer: Proposer = built.proposer
+
+    def record(self, advance: Callable[[int], None]) -> RecordedAcceptance:
+        recording = self._recording
+        texts = held_out_prompts(max(PROMPT_SET, recording.prompts + KEPT_FOR_WARMING))[: recording.prompts]
+        recorded = []
+        for text in texts:
+            prompt = tuple(self._vocabulary.encode(text, add_special_tokens=True))
+            recorded.append(self._text(prompt))
+            advance(1)
+        about = {
+            "target": recording.target,
+            "draft": recording.draft,
+            "dtype": recording.dtype,
+            "temperature": recording.temperature,
+            "seed": recording.seed,
+            "prompts": len(recorded),
+            "tokens": recording.tokens,
+        }
+        return RecordedAcceptance(tuple(recorded), about)
+
+    def _text(self, prompt: Sequence[int]) -> tuple[tuple[tuple[float, ...], int], ...]:
+        recording, engine = self._recording, self._pass.engine
+        params = SamplingParams(temperature=recording.temperature)
+        key = completion_key(recording.seed, 0)
+        room = engine.info.max_positions - len(prompt)
+        if recording.tokens > room:
+            raise InvalidArgument(
+                f"--tokens is {recording.tokens}; after a prompt of {len(prompt)} there is room for {room}"
+            )
+        machine = open_session(
+            prompt,
+            max_tokens=recording.tokens,
+            max_positions=engine.info.max_positions,
+            vocab_size=engine.info.vocab_size,
+        )
+        session = EngineSession("trace", params, key, -1, History(tuple(prompt)))
+        self._proposer.open(0, DraftContext(tuple(prompt), len(prompt), params, key))
+        places = []
+        resolved: list[EngineSession] = []
+        while machine.finished is None:
+            (guesses,) = self._proposer.propose([Expansion(0, 0, (), ())])
+            plan = machine.plan(1)
+            outcomes = self._pass.run([PassItem(None, session, machine, plan, 0.0)], resolved, []).outcomes
+            if outcomes[0].error is not None:
+                raise outcomes[0].error
+            resolved = [session]
+            if outcomes[0].sampled is None:  # a chunk of the prompt
+                machine.abandon(plan)
+                session.settled()
+                continue
+            resolution = machine.resolve(plan, outcomes[0].sampled)
+            session.committed(resolution)
+            (token,) = resolution.commit.tokens
+            offered = [guess.token for guess in guesses]
+            rank = offered.index(token) if token in offered else MISSED
+            places.append((tuple(guess.survival for guess in guesses), rank))
+            self._proposer.committed(0, (token,), ())
+        self._proposer.close(0)
+        self._pass.run([], [], [session])
+        return tuple(places)
