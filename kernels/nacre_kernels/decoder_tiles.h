@@ -2,7 +2,7 @@
  *
  * Besides those, the including file defines VI (WF 32-bit integers), vi_zero, vi_weights (2 WF weights, widened to 16
  * bits), vi_pair (two activations, in all lanes), NK_DOT (adds to VI the products of two pairs), vf_from_vi, vf_store_i16, vf_max, vf_sum_each, and
- * NK_DOT_ROWS and NK_DOT_VECTORS (accumulators that fit the registers: rows and vectors of outputs).
+ * NK_DOT_ROWS, NK_DOT_VECTORS and NK_VALUE_PAIRS (what fits the registers: rows, vectors of outputs, pairs of vectors).
  */
 #include "decoder.h"
 
@@ -160,15 +160,25 @@ NK_TARGET static void decoder_narrow(const float *from, int64_t dim, int64_t pad
 
 /* ---- attention ---- */
 
-HOT void scores_of(const int queries, const uint16_t *keys, const int32_t *slots, int64_t count, const float *q,
-                   int64_t padded, float *out, int64_t out_stride) {
+enum { KEYS_AHEAD = 16 }; /* keys that are fetched ahead: slots lie where no hardware looks ahead */
+
+HOT void fetch_ahead(const uint16_t *rows, const int32_t *slots, int64_t at, int64_t count, const int64_t padded) {
+    const uint16_t *row = rows + (int64_t)slots[at + KEYS_AHEAD < count ? at + KEYS_AHEAD : count - 1] * padded;
+    UNROLL
+    for (int64_t d = 0; d < padded; d += 32) __builtin_prefetch(row + d, 0, 3);
+}
+
+HOT void scores_of(const int queries, const int64_t padded, const uint16_t *keys, const int32_t *slots, int64_t count,
+                   const float *q, float *out, int64_t out_stride) {
     for (int64_t j0 = 0; j0 < count; j0 += WF) {
         VF sums[NK_DECODER_QUERIES][WF];
         for (int j = 0; j < WF; j++) { /* beyond the last key it is read again */
             const uint16_t *key = keys + (int64_t)slots[j0 + j < count ? j0 + j : count - 1] * padded;
+            fetch_ahead(keys, slots, j0 + j, count, padded);
             VF acc[NK_DECODER_QUERIES];
             UNROLL
             for (int i = 0; i < queries; i++) acc[i] = vf_set1(0.0f);
+            UNROLL
             for (int64_t d = 0; d < padded; d += 2 * WF) {
                 VF low, high;
                 vf_load_pairs((const uint32_t *)(key + d), &low, &high);
@@ -186,21 +196,37 @@ HOT void scores_of(const int queries, const uint16_t *keys, const int32_t *slots
     }
 }
 
+/* Heads of 64 dimensions are the usual ones: their loops are unrolled. */
+#define NK_QUERY_CASES(F, ...)                                                                                         \
+    switch (padded == 64 ? queries : -queries) {                                                                       \
+    case 1:                                                                                                            \
+        F(1, 64, __VA_ARGS__);                                                                                         \
+        break;                                                                                                         \
+    case 2:                                                                                                            \
+        F(2, 64, __VA_ARGS__);                                                                                         \
+        break;                                                                                                         \
+    case 3:                                                                                                            \
+        F(3, 64, __VA_ARGS__);                                                                                         \
+        break;                                                                                                         \
+    case 4:                                                                                                            \
+        F(4, 64, __VA_ARGS__);                                                                                         \
+        break;                                                                                                         \
+    case -1:                                                                                                           \
+        F(1, padded, __VA_ARGS__);                                                                                     \
+        break;                                                                                                         \
+    case -2:                                                                                                           \
+        F(2, padded, __VA_ARGS__);                                                                                     \
+        break;                                                                                                         \
+    case -3:                                                                                                           \
+        F(3, padded, __VA_ARGS__);                                                                                     \
+        break;                                                                                                         \
+    default:                                                                                                           \
+        F(4, padded, __VA_ARGS__);                                                                                     \
+    }
+
 NK_TARGET static void decoder_scores(const uint16_t *keys, const int32_t *slots, int64_t count, const float *q,
                                      int queries, int64_t padded, float *out, int64_t out_stride) {
-    switch (queries) {
-    case 1:
-        scores_of(1, keys, slots, count, q, padded, out, out_stride);
-        break;
-    case 2:
-        scores_of(2, keys, slots, count, q, padded, out, out_stride);
-        break;
-    case 3:
-        scores_of(3, keys, slots, count, q, padded, out, out_stride);
-        break;
-    default:
-        scores_of(4, keys, slots, count, q, padded, out, out_stride);
-    }
+    NK_QUERY_CASES(scores_of, keys, slots, count, q, out, out_stride)
 }
 
 NK_TARGET static float decoder_softmax(float *scores, int64_t count, float scale) {
@@ -224,48 +250,40 @@ NK_TARGET static float decoder_softmax(float *scores, int64_t count, float scale
     return total;
 }
 
-HOT void values_of(const int queries, const uint16_t *values, const int32_t *slots, int64_t count,
-                   const float *weights, int64_t weight_stride, int64_t padded, float *acc) {
-    for (int64_t d = 0; d < padded; d += 2 * WF) {
-        VF low[NK_DECODER_QUERIES], high[NK_DECODER_QUERIES];
+/* In heads of a known size several pairs of vectors at a time: so many accumulators hide the multiplier's latency. */
+HOT void values_of(const int queries, const int64_t padded, const uint16_t *values, const int32_t *slots, int64_t count,
+                   const float *weights, int64_t weight_stride, float *acc) {
+    const int pairs = __builtin_constant_p(padded) ? NK_VALUE_PAIRS : 1;
+    for (int64_t d = 0; d < padded; d += pairs * 2 * WF) {
+        VF sums[NK_DECODER_QUERIES][2 * NK_VALUE_PAIRS];
         UNROLL
-        for (int i = 0; i < queries; i++) {
-            low[i] = vf_load(acc + i * padded + d);
-            high[i] = vf_load(acc + i * padded + d + WF);
-        }
+        for (int i = 0; i < queries; i++) UNROLL
+        for (int p = 0; p < 2 * pairs; p++) sums[i][p] = vf_load(acc + i * padded + d + p * WF);
         for (int64_t j = 0; j < count; j++) {
-            VF even, odd;
-            vf_load_pairs((const uint32_t *)(values + (int64_t)slots[j] * padded + d), &even, &odd);
+            const uint16_t *value = values + (int64_t)slots[j] * padded + d;
+            VF even[NK_VALUE_PAIRS], odd[NK_VALUE_PAIRS];
+            if (d == 0) fetch_ahead(values, slots, j, count, padded);
+            UNROLL
+            for (int p = 0; p < pairs; p++) vf_load_pairs((const uint32_t *)(value + p * 2 * WF), even + p, odd + p);
             UNROLL
             for (int i = 0; i < queries; i++) {
                 VF weight = vf_set1(weights[i * weight_stride + j]);
-                low[i] = vf_fma(weight, even, low[i]);
-                high[i] = vf_fma(weight, odd, high[i]);
+                UNROLL
+                for (int p = 0; p < pairs; p++) {
+                    sums[i][2 * p] = vf_fma(weight, even[p], sums[i][2 * p]);
+                    sums[i][2 * p + 1] = vf_fma(weight, odd[p], sums[i][2 * p + 1]);
+                }
             }
         }
         UNROLL
-        for (int i = 0; i < queries; i++) {
-            vf_store(acc + i * padded + d, low[i]);
-            vf_store(acc + i * padded + d + WF, high[i]);
-        }
+        for (int i = 0; i < queries; i++) UNROLL
+        for (int p = 0; p < 2 * pairs; p++) vf_store(acc + i * padded + d + p * WF, sums[i][p]);
     }
 }
 
 NK_TARGET static void decoder_values(const uint16_t *values, const int32_t *slots, int64_t count, const float *weights,
                                      int64_t weight_stride, int queries, int64_t padded, float *acc) {
-    switch (queries) {
-    case 1:
-        values_of(1, values, slots, count, weights, weight_stride, padded, acc);
-        break;
-    case 2:
-        values_of(2, values, slots, count, weights, weight_stride, padded, acc);
-        break;
-    case 3:
-        values_of(3, values, slots, count, weights, weight_stride, padded, acc);
-        break;
-    default:
-        values_of(4, values, slots, count, weights, weight_stride, padded, acc);
-    }
+    NK_QUERY_CASES(values_of, values, slots, count, weights, weight_stride, acc)
 }
 
 NK_DEFINE_PANEL(NK_TARGET, decoder_panel, NK_DOT)

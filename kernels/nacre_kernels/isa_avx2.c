@@ -102,6 +102,7 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
 
 #define NK_DOT_ROWS    4
 #define NK_DOT_VECTORS 2
+#define NK_VALUE_PAIRS 1
 typedef __m256i VI;
 OP VI vi_zero(void) { return _mm256_setzero_si256(); }
 OP VI vi_weights(const int8_t *p) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)); }

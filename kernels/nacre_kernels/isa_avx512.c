@@ -101,6 +101,7 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
 
 #define NK_DOT_ROWS    8
 #define NK_DOT_VECTORS 2
+#define NK_VALUE_PAIRS 2
 typedef __m512i VI;
 OP VI vi_zero(void) { return _mm512_setzero_si512(); }
 OP VI vi_weights(const int8_t *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)p)); }

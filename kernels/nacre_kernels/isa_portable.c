@@ -90,6 +90,7 @@ OP void transpose_words(const char *const rows[NK_KEYS], size_t at, uint32_t to[
 
 #define NK_DOT_ROWS    4
 #define NK_DOT_VECTORS 2
+#define NK_VALUE_PAIRS 1
 typedef int32_t VI __attribute__((vector_size(16)));
 typedef int16_t VS __attribute__((vector_size(16)));
 OP VI vi_zero(void) { return (VI){0, 0, 0, 0}; }

@@ -160,12 +160,12 @@ NK_INLINE float block_maxima(const float *logits, int64_t vocab, float *maxima) 
 /* A margin of dozens of roundings: what a bound lets through is scored exactly. */
 NK_INLINE float reach(float score) { return score - 4e-6f * (fabsf(score) + 32.0f); }
 
-NK_INLINE void race(const float *logits, int64_t vocab, float inverse, stream s, const float *maxima, float *minimum,
-                    best *b) {
+NK_INLINE void race(const float *logits, int64_t vocab, float inverse, stream s, int known, const float *maxima,
+                    float *minimum, best *b) {
     const int64_t blocks = (vocab + BLOCK - 1) / BLOCK;
     float *log_minimum = minimum + blocks + LANES;
     uint32_t *winner = (uint32_t *)(log_minimum + blocks + LANES);
-    for (int64_t block = 0; block < blocks; block += LANES)
+    for (int64_t block = 0; block < blocks && !known; block += LANES)
         level_0(block, s, minimum + block, log_minimum + block, winner + block);
     for (int64_t block = 0; block < blocks; block++) {
         int64_t id = block * BLOCK + winner[block];
@@ -178,6 +178,12 @@ NK_INLINE void race(const float *logits, int64_t vocab, float inverse, stream s,
         if (maxima[block] * inverse - log_minimum[block] < bound) continue;
         const int64_t first = block * BLOCK;
         const int ids = vocab - first < BLOCK ? (int)(vocab - first) : BLOCK;
+        if (ids == BLOCK) { /* mostly there is none, or the winner alone */
+            int32_t worth[LANES], any = 0;
+            LOOP worth[i] = (logits[first + i] * inverse - log_minimum[block] >= bound) & (i != (int)winner[block]);
+            LOOP any |= worth[i];
+            if (!any) continue;
+        }
         for (int i = 0; i < ids; i++) {
             found[count] = (int32_t)(first + i);
             count += (logits[first + i] * inverse - log_minimum[block] >= bound) & (i != (int)winner[block]);
@@ -211,6 +217,7 @@ typedef struct {
 
 NK_INLINE void run(const call *c, float *scratch) {
     const int64_t blocks = (c->vocab + BLOCK - 1) / BLOCK;
+    int64_t last = -1; /* the row whose level 0 is at hand */
     for (int64_t r = 0; r < c->rows; r++) {
         const float *logits = c->logits + r * c->stride;
         best b = {c->ids + r * c->top, c->scores + r * c->top, 0, c->top};
@@ -219,10 +226,13 @@ NK_INLINE void run(const call *c, float *scratch) {
         if (isfinite(greedy ? most : most * c->inverse[r])) {
             stream s = {{(uint32_t)c->keys[r], (uint32_t)(c->keys[r] >> 32)},
                         {(uint32_t)c->positions[r], (uint32_t)(c->positions[r] >> 32)}};
-            if (greedy)
+            if (greedy) {
                 greatest(logits, c->vocab, scratch, &b);
-            else
-                race(logits, c->vocab, c->inverse[r], s, scratch, scratch + blocks + LANES, &b);
+            } else { /* rivals for a position lie together, and share its noise */
+                int known = last >= 0 && c->keys[r] == c->keys[last] && c->positions[r] == c->positions[last];
+                race(logits, c->vocab, c->inverse[r], s, known, scratch, scratch + blocks + LANES, &b);
+                last = r;
+            }
         }
         for (; b.count < b.top; b.count++) {
             b.ids[b.count] = -1;
