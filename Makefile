@@ -33,8 +33,8 @@ format: $(READY) ## rewrite the formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)  ## speculation against plain decoding and transformers' generate, as JSON
-	$(BIN)/nacre demo --json
+bench: $(READY)  ## the headline figures against every baseline, in ten minutes
+	$(BIN)/nacre bench headline --quick
 
 protos: $(READY) ## regenerate nacre/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --pyi_out=. --grpc_python_out=. protos/nacre/v1/*.proto

@@ -48,6 +48,10 @@ class Results:
         self.kept[name] = value
         self._save_in_time()
 
+    def with_prefix(self, prefix: str) -> list[Any]:
+        """What was kept under names that begin so."""
+        return [value for name, value in self.kept.items() if name.startswith(prefix)]
+
     def check_fingerprint(self, fingerprint: str) -> None:
         """Raises FailedPrecondition if samples come from verifiers that need not write the same text."""
         if self.fingerprint and self.fingerprint != fingerprint:

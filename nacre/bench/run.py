@@ -6,17 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from nacre.bench.baselines import REFERENCE, Baseline
+from nacre.bench.headline import judged, load_rows
+from nacre.bench.load import LoadOptions, check_texts, run_load
 from nacre.bench.one_session import Told
 from nacre.bench.results import Results, now, source_state, versions
 from nacre.bench.rig import RigOptions, Served
 from nacre.bench.runners import Runners
-from nacre.bench.samples import Sample, figures, ratio
+from nacre.bench.samples import Sample
 from nacre.bench.scenarios import Scenario
+from nacre.bench.summary import summary
 from nacre.bench.tuning import Settings, best_settings, first_settings
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
@@ -24,7 +27,13 @@ from nacre.models import held_out_prompts
 #: Prompts are taken from a fixed set, so that more of them are the same ones and others; the last are for warming up.
 PROMPT_SET, KEPT_FOR_WARMING = 64, 8
 WARM_UP_TOKENS = 24
-TUNE_TOKENS = 64
+#: Micro-benchmarks: name in the results -> (yardstick, its settings).
+MICRO = {
+    "engine/1": ("engine", {"rows": 1}),
+    "engine/8": ("engine", {"rows": 8}),
+    "engine/16": ("engine", {"rows": 16}),
+    "draft-step/1": ("draft-step", {}),
+}
 
 
 class Steps(Protocol):
@@ -41,6 +50,8 @@ class Plan:
     baselines: dict[str, tuple[Baseline, ...]]  # by scenario
     rig: RigOptions
     seed: int = 1
+    load: LoadOptions = LoadOptions()  # noqa: RUF009  a frozen value
+    headline: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures to compare."""
@@ -50,6 +61,7 @@ class Plan:
             "baselines": {name: [asdict(item) for item in items] for name, items in self.baselines.items()},
             "rig": {**asdict(self.rig), "target": Path(self.rig.target).name, "draft": Path(self.rig.draft).name},
             "seed": self.seed,
+            "load": asdict(self.load),
             "versions": versions(),
             "prompts": hashlib.sha256(json.dumps(_texts(1)).encode()).hexdigest()[:12],
         }
@@ -77,11 +89,13 @@ class Bench:
         """Raises NacreError; what is measured by then is saved. Texts that differ are an Internal error."""
         try:
             for scenario in self.plan.scenarios:
-                await self._latency(scenario)
+                await {"throughput": self._throughput, "micro": self._micro}.get(scenario.kind, self._latency)(scenario)
             self.results.finished = now()
         finally:
             self.results.memory_mb |= self.rig.peak_memory_mb()
-            self.results.summary = summary(self.plan, self.results)
+            self.results.summary = summary(self.results)
+            if self.plan.headline:
+                self.results.summary["rows"] = judged(load_rows(), self.results)
             self.results.save()
 
     async def _latency(self, scenario: Scenario) -> None:
@@ -90,6 +104,54 @@ class Bench:
             for rtt_ms in scenario.rtt_ms:
                 here = [b for b in baselines if b.needs_wire or rtt_ms == 0]
                 await self._cell(scenario, here, rtt_ms, temperature)
+
+    async def _throughput(self, scenario: Scenario) -> None:
+        for temperature in scenario.temperature:
+            for rtt_ms in scenario.rtt_ms:
+                for sessions in scenario.sessions:
+                    await self._loads(scenario, rtt_ms, temperature, sessions)
+
+    async def _loads(self, scenario: Scenario, rtt_ms: float, temperature: float, sessions: int) -> None:
+        def key(baseline: Baseline, repeat: int) -> str:
+            return f"load/{scenario.name}/{temperature:g}/{rtt_ms:g}/{sessions}/{baseline.name}/{repeat}"
+
+        wanted = [
+            (baseline, repeat)
+            for repeat in scenario.seeds_at(temperature)
+            for baseline in _rotated(self.plan.baselines[scenario.name], repeat)
+            if key(baseline, repeat) not in self.results.kept
+        ]
+        if not wanted:
+            return
+        options = self.plan.load
+        count = (options.requests or 4 * sessions) if options.request_rate > 0 else sessions
+        prompts = (await self._prompts(replace(scenario, prompts=PROMPT_SET - KEPT_FOR_WARMING))).measured
+        title = f"{scenario.name}: {sessions} sessions, {rtt_ms:g} ms, T = {temperature:g}"
+        with self.steps.step(title, total=len(wanted)) as advance:
+            for baseline, repeat in wanted:
+                load = await run_load(
+                    self.runners,
+                    baseline,
+                    [prompts[index % len(prompts)] for index in range(count)],
+                    [self._seed(index, repeat) for index in range(count)],
+                    tokens=scenario.tokens,
+                    temperature=temperature,
+                    rtt_ms=rtt_ms,
+                    sessions=sessions,
+                    repeat=repeat,
+                    options=options,
+                )
+                self.results.keep(key(baseline, repeat), {"scenario": scenario.name, **load.as_dict()})
+                check_texts(self.results.with_prefix(f"load/{scenario.name}/"), REFERENCE)
+                advance(1)
+
+    async def _micro(self, scenario: Scenario) -> None:
+        missing = {name: job for name, job in MICRO.items() if f"micro/{name}" not in self.results.kept}
+        with self.steps.step(f"{scenario.name}: beside transformers", total=len(missing)) as advance:
+            for name, (way, settings) in missing.items():
+                jobs = await self.runners.yardsticks()
+                self.results.keep(f"micro/{name}", await jobs.do({"way": way, "settings": settings}))
+                advance(1)
 
     async def _cell(self, scenario: Scenario, baselines: Sequence[Baseline], rtt_ms: float, temperature: float) -> None:
         wanted = [
@@ -112,7 +174,7 @@ class Bench:
         with self.steps.step(f"{title}, warming up and tuning"):
             for baseline in baselines:
                 warm_ups = prompts.warm_ups[: scenario.warm_ups]
-                settings[baseline.name] = await self._warm_up(baseline, warm_ups, temperature, rtt_ms)
+                settings[baseline.name] = await self._warm_up(scenario, baseline, warm_ups, temperature, rtt_ms)
         with self.steps.step(title, total=len(missing)) as advance:
             for baseline, prompt, seed in missing:
                 told = await self.runners.generate(
@@ -144,7 +206,12 @@ class Bench:
                 advance(1)
 
     async def _warm_up(
-        self, baseline: Baseline, prompts: Sequence[tuple[int, ...]], temperature: float, rtt_ms: float
+        self,
+        scenario: Scenario,
+        baseline: Baseline,
+        prompts: Sequence[tuple[int, ...]],
+        temperature: float,
+        rtt_ms: float,
     ) -> Settings:
         """Runs every path once, and finds the best dials of a baseline that has some; returns those."""
 
@@ -163,7 +230,7 @@ class Bench:
             ]
 
         async def speed(settings: Mapping[str, Any]) -> float:
-            told = await samples(settings, TUNE_TOKENS)
+            told = await samples(settings, scenario.tune_tokens)
             return sum(sum(t.arrival_tokens[1:]) for t in told) / sum(t.arrivals_s[-1] - t.arrivals_s[0] for t in told)
 
         known = f"tuned/{baseline.name}/{rtt_ms:g}/{temperature:g}"
@@ -198,38 +265,6 @@ class Bench:
     async def _any_served(self) -> Served:
         with self.steps.step("starting the verifier"):
             return await self.rig.served(await self.rig.verifier({}))
-
-
-def summary(plan: Plan, results: Results) -> dict[str, Any]:
-    """Per scenario, temperature, RTT and baseline: metrics, and the speed-up over the reference in the same cell."""
-    cells = []
-    for scenario in plan.scenarios:
-        for temperature in scenario.temperature:
-            for rtt_ms in scenario.rtt_ms:
-                here = [
-                    sample
-                    for sample in results.samples.values()
-                    if (sample.scenario, sample.temperature, sample.rtt_ms) == (scenario.name, temperature, rtt_ms)
-                ]
-                reference = [sample for sample in here if sample.baseline == REFERENCE]
-                for baseline in plan.baselines[scenario.name]:
-                    samples = [sample for sample in here if sample.baseline == baseline.name]
-                    if not samples:
-                        continue
-                    faster = ratio(samples, reference)
-                    cells.append(
-                        {
-                            "scenario": scenario.name,
-                            "temperature": temperature,
-                            "rtt_ms": rtt_ms,
-                            "baseline": baseline.name,
-                            "samples": len(samples),
-                            "speedup": asdict(faster) if faster else None,
-                            "settings": dict(samples[-1].settings),
-                            **figures(samples),
-                        }
-                    )
-    return {"cells": cells}
 
 
 def _ratio(told: Sequence[Told]) -> float | None:

@@ -15,8 +15,9 @@ from nacre.bench.baselines import folder, read_toml
 from nacre.errors import InvalidArgument
 
 KINDS = ("latency", "throughput", "micro")
-MOST = {"prompts": 1000, "tokens": 100_000, "seeds": 64, "warm_ups": 16}
+MOST = {"prompts": 1000, "tokens": 100_000, "seeds": 64, "warm_ups": 8, "tune_tokens": 10_000}
 _NOT_SCENARIOS = ("baselines", "headline")
+_LISTS = ("baselines", "rtt_ms", "temperature", "sessions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Scenario:
     tokens: int = 96
     seeds: int = 2
     warm_ups: int = 2
+    tune_tokens: int = 64
     sessions: tuple[int, ...] = (1,)
 
     def seeds_at(self, temperature: float) -> range:
@@ -65,9 +67,6 @@ def scenario_from(name: str, raw: dict[str, Any], where: str) -> Scenario:
         )
     lists = {key: tuple(value) if isinstance(value, list) else (value,) for key, value in raw.items() if key in _LISTS}
     return checked(replace(Scenario(name), **{**raw, **lists}), where)
-
-
-_LISTS = ("baselines", "rtt_ms", "temperature", "sessions")
 
 
 def checked(scenario: Scenario, where: str) -> Scenario:

@@ -1,8 +1,8 @@
-"""transformers' own ways to generate, in a process of their own on the verifier's core: what Nacre is measured against.
+"""transformers' own ways to generate, in a process of their own on the verifier's core: the yardsticks.
 
-`python -m nacre.bench.yardsticks --socket PATH --target DIR --draft DIR …` does jobs for `nacre bench`: plain `generate`,
-assisted generation, prompt lookup, continuous batching, and the micro-benchmarks. Texts differ from Nacre's, because the
-noise is another one; lengths are equal, because nobody stops at an end-of-text token.
+`python -m nacre.bench.yardsticks --socket PATH --target DIR --draft DIR …` does jobs for `nacre bench`: plain
+`generate`, assisted generation, prompt lookup, continuous batching, and the micro-benchmarks. Texts are not Nacre's,
+because the noise is another one; lengths are equal, because nobody stops at an end-of-text token.
 
 Rule: nothing of the engine takes part but the loading of the weights (and in the micro-benchmarks, which compare it).
 """
@@ -141,7 +141,7 @@ class Yardsticks:
                 warmup=False,
             )
             seconds = time.perf_counter() - started
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever the library could not do here
             raise FailedPrecondition(f"transformers cannot batch on this machine: {error}") from None
         found = list(outputs.values())
         if len(found) != len(prompts) or any(len(o.generated_tokens) != job["max_tokens"] for o in found):

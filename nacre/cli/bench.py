@@ -28,6 +28,22 @@ def bench(
     seeds: Annotated[int | None, flags.whole("--seeds", "Seeds for each prompt.", 1, 64)] = None,
     rtt: Annotated[str | None, flags.word("--rtt", "Round-trip times in ms, comma separated.", "MS")] = None,
     temperature: Annotated[str | None, flags.word("--temperature", "Temperatures, comma separated.", "T")] = None,
+    request_rate: Annotated[
+        float, flags.number("--request-rate", "Requests per second, at random; 0: all at once.", 0, 1e6)
+    ] = 0.0,
+    requests: Annotated[int | None, flags.whole("--requests", "Requests of a load at a rate.", 1, 100_000)] = None,
+    max_concurrency: Annotated[
+        int | None, flags.whole("--max-concurrency", "Most requests at a time, at a rate.", 1, 100_000)
+    ] = None,
+    burstiness: Annotated[
+        float, flags.number("--burstiness", "1: Poisson; less: in bursts; more: evenly.", 0.01, 1000)
+    ] = 1.0,
+    goodput_ttft: Annotated[
+        float, flags.number("--goodput-ttft", "A request counts as good up to this TTFT, ms.", 0, 1e9)
+    ] = 0.0,
+    goodput_tpot: Annotated[
+        float, flags.number("--goodput-tpot", "A request counts as good up to this TPOT, ms.", 0, 1e9)
+    ] = 0.0,
     seed: flags.Seed = None,
     target: flags.Target = None,
     draft: flags.Draft = None,
@@ -52,6 +68,8 @@ def bench(
     nacre bench rtt --quick --rtt 0,100 --baselines nacre,sync
     nacre bench rtt --resume bench-rtt-20260101-120000.json
     """
+    from nacre.bench.headline import headline_scenarios
+    from nacre.bench.load import LoadOptions
     from nacre.bench.results import Results, resumed
     from nacre.bench.rig import Rig, RigOptions
     from nacre.bench.run import Bench, Plan
@@ -74,6 +92,9 @@ def bench(
         "temperature": _numbers("--temperature", temperature),
         "baselines": _names(baselines),
     }
+    headline = "headline" in scenarios
+    if headline:
+        scenarios = [name for given in scenarios for name in (headline_scenarios() if given == "headline" else [given])]
     chosen = _scenarios(scenarios, quick, {key: value for key, value in changes.items() if value is not None})
     plan = Plan(
         scenarios=tuple(chosen),
@@ -86,11 +107,21 @@ def bench(
             pin=pin,
         ),
         seed=1 if seed is None else seed,
+        load=LoadOptions(
+            request_rate=request_rate,
+            max_concurrency=max_concurrency or 0,
+            burstiness=burstiness,
+            requests=requests or 0,
+            goodput_ttft_ms=goodput_ttft,
+            goodput_tpot_ms=goodput_tpot,
+        ),
+        headline=headline,
     )
     if resume is not None:
         results = resumed(Path(resume), plan.identity())
     else:
-        name = f"bench-{'-'.join(Path(item).stem for item in scenarios)}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        stem = "headline" if headline else "-".join(Path(item).stem for item in scenarios)
+        name = f"bench-{stem}-{time.strftime('%Y%m%d-%H%M%S')}.json"
         results = Results(plan.identity(), Path(out or name))
     results.save()
 

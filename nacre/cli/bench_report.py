@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from nacre.bench.results import Results
 
 #: Columns of a table that goes into a file or a pipe.
@@ -25,37 +27,96 @@ _COLUMNS = (
 
 
 def print_report(results: Results) -> None:
-    """One table: a line per cell and baseline."""
+    """A line per cell and baseline; a table of its own for many sessions, and one for the headline's rows."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("scenario", "T", "RTT ms", "baseline", "speed-up"):
-        table.add_column(heading, justify="left" if heading in ("scenario", "baseline") else "right")
-    for heading, _, _ in _COLUMNS:
-        table.add_column(heading, justify="right")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDE)
+    summary = results.summary
+    if summary.get("cells"):
+        console.print(_cells_table(summary["cells"]))
+        console.print(
+            "[dim]tokens/s: decoding, the first message apart; speed-up: over ar in the same cell, with its 95 % "
+            "interval over prompts;\nITL: between messages; every text is ar's, token by token (hf-* draw other noise)."
+            "[/dim]"
+        )
+    if summary.get("loads"):
+        console.print(_loads_table(summary["loads"]))
+        console.print(
+            "[dim]tokens/s of all sessions while all of them decode; speed-up: least to most of repeats.[/dim]"
+        )
+    if summary.get("rows"):
+        console.print(_rows_table(summary["rows"]))
+
+
+def _cells_table(cells: list[dict[str, Any]]) -> Table:
+    table = _table("scenario", "baseline", "T", "RTT ms", "speed-up", *(heading for heading, _, _ in _COLUMNS))
     before = None
-    for cell in results.summary.get("cells", ()):
+    for cell in cells:
         place = (cell["scenario"], cell["temperature"], cell["rtt_ms"])
         if before is not None and place != before:
             table.add_section()
         before = place
         table.add_row(
             cell["scenario"],
+            cell["baseline"] + _settings(cell["settings"]),
             f"{cell['temperature']:g}",
             f"{cell['rtt_ms']:g}",
-            cell["baseline"] + _settings(cell["settings"]),
             _speedup(cell["speedup"]),
             *(_shown(cell, key, form) for _, key, form in _COLUMNS),
         )
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
-    console.print(table)
-    console.print(
-        "[dim]tokens/s: decoding, the first message apart; speed-up: over ar in the same cell, with its 95 % interval "
-        "over prompts;\nITL: between messages; every text is ar's, token by token (hf-* draw other noise).[/dim]"
+    return table
+
+
+def _loads_table(loads: list[dict[str, Any]]) -> Table:
+    table = _table(
+        "scenario", "baseline", "sessions", "RTT ms", "speed-up", "tokens/s", "whole run", "TPOT ms", "goodput/s"
     )
+    for load in loads:
+        goodput = load["goodput_per_s"]
+        table.add_row(
+            load["scenario"],
+            load["baseline"],
+            str(load["sessions"]),
+            f"{load['rtt_ms']:g}",
+            _speedup(load["speedup"]),
+            f"{load['tokens_per_s']:.1f}",
+            f"{load['whole_tokens_per_s']:.1f}",
+            f"{load['tpot_p50_ms']:.0f}",
+            "-" if goodput is None else f"{goodput:.2f}",
+        )
+    return table
+
+
+def _rows_table(rows: list[dict[str, Any]]) -> Table:
+    table = _table("row", "", "value", "bound", "interval")
+    for row in rows:
+        reached = {True: "[green]ok[/green]", False: "[red]missed[/red]", None: "[dim]open[/dim]"}[row["ok"]]
+        low, high = row.get("interval") or (None, None)
+        table.add_row(
+            row["name"],
+            reached,
+            "-" if row["value"] is None else f"{row['value']:.2f}",
+            _bound(row),
+            row.get("why") or ("" if low is None else f"{low:.2f}-{high:.2f}"),
+        )
+    return table
+
+
+def _bound(row: dict[str, Any]) -> str:
+    if row["bound"] is None:
+        return "reported"
+    return f"{'at most' if row['most'] else 'at least'} {row['bound']:g}"
+
+
+def _table(*headings: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < 2 else "right")
+    return table
 
 
 def print_list(as_json: bool) -> None:

@@ -1,0 +1,155 @@
+"""The headline: rows of `benchmarks/headline.toml`, each a figure of the run beside the bound it is to keep.
+
+A table of bounds gives one row per key: `at_least = { 0 = 2.2 }` is a row at RTT 0. What a run has not measured is
+neither reached nor missed: `ok` is None, and `why` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nacre.bench.baselines import folder, read_toml
+from nacre.bench.load import load_ratio
+from nacre.bench.results import Results
+from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
+from nacre.errors import InvalidArgument
+
+KINDS = ("ratio", "load", "figure", "micro", "simulator")
+_KEYS = {"name", "kind", "scenario", "of", "against", "figure", "micro", "at_least", "at_most", "reported"}
+NOT_MEASURED = "not measured in this run"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure and its bound. `at` is the cell: an RTT, sessions, or rows, by `kind`. No bound: reported only."""
+
+    name: str
+    kind: str
+    at: float
+    bound: float | None
+    most: bool = False  # the bound is an upper one
+    scenario: str = ""
+    of: str = "nacre"
+    against: tuple[str, ...] = ()
+    figure: str = ""
+    micro: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    value: float | None
+    interval: tuple[float, float] | None = None
+    why: str = ""
+    beside: str = ""  # the baseline it is counted from
+
+
+def headline_scenarios() -> tuple[str, ...]:
+    """The scenarios whose samples the rows need, in the order they are run."""
+    return tuple(read_toml(folder() / "headline.toml")["scenarios"])
+
+
+def load_rows(path: Path | None = None) -> list[Row]:
+    """Raises InvalidArgument naming row and key."""
+    path = path or folder() / "headline.toml"
+    rows: list[Row] = []
+    for raw in read_toml(path).get("row", ()):
+        unknown = set(raw) - _KEYS
+        if unknown or raw.get("kind") not in KINDS:
+            raise InvalidArgument(f"{path}: row {raw.get('name')!r} has {min(unknown, default='no known kind')!r}")
+        for bounds, most in ((raw.get("at_least", {}), False), (raw.get("at_most", {}), True)):
+            rows += [_row(raw, float(at), float(bound), most) for at, bound in bounds.items()]
+        rows += [_row(raw, float(at), None, False) for at in raw.get("reported", ())]
+    return rows
+
+
+def judged(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
+    """Each row with `name`, `value`, `bound`, `most`, `ok`, `interval`, `beside` and `why`."""
+    told = []
+    for row in rows:
+        found = _KIND[row.kind](row, results)
+        ok = None
+        if found.value is not None and row.bound is not None:
+            ok = found.value <= row.bound if row.most else found.value >= row.bound
+        told.append(
+            {
+                "name": row.name,
+                "value": found.value,
+                "bound": row.bound,
+                "most": row.most,
+                "ok": ok,
+                "interval": list(found.interval) if found.interval else None,
+                "beside": found.beside,
+                "why": found.why if found.value is None else "",
+            }
+        )
+    return told
+
+
+def _ratio(row: Row, results: Results) -> Found:
+    here = [s for s in results.samples.values() if s.scenario == row.scenario and s.rtt_ms == row.at]
+    found = {name: [s for s in here if s.baseline == name] for name in (row.of, *row.against)}
+    rivals = {name: found[name] for name in row.against if found[name]}
+    if not found[row.of] or not rivals:
+        return Found(None, why=NOT_MEASURED)
+    best = max(rivals, key=lambda name: tokens_per_s(rivals[name]))
+    return _told(ratio(found[row.of], rivals[best]), best)
+
+
+def _told(found: Ratio | None, beside: str) -> Found:
+    if found is None:
+        return Found(None, why=NOT_MEASURED)
+    return Found(found.value, (found.low, found.high), beside=beside)
+
+
+def _load(row: Row, results: Results) -> Found:
+    loads: list[Mapping[str, Any]] = results.with_prefix(f"load/{row.scenario}/")
+    mine = [load for load in loads if load["baseline"] == row.of and load["sessions"] == row.at]
+    if not mine:
+        return Found(None, why=NOT_MEASURED)
+    found = load_ratio(loads, mine[0], reference=row.against[0])
+    if found is None:
+        return Found(None, why=NOT_MEASURED)
+    return Found(found["value"], (found["low"], found["high"]), beside=row.against[0])
+
+
+def _figure(row: Row, results: Results) -> Found:
+    here: list[Sample] = [
+        s for s in results.samples.values() if (s.scenario, s.rtt_ms, s.baseline) == (row.scenario, row.at, row.of)
+    ]
+    value = figures(here)[row.figure] if here else None
+    return Found(value, why="" if value is not None else NOT_MEASURED)
+
+
+def _micro(row: Row, results: Results) -> Found:
+    found = results.kept.get(f"micro/{row.micro}/{row.at:g}")
+    if found is None:
+        return Found(None, why=NOT_MEASURED)
+    return Found(found["ratio"], (found["low"], found["high"]), beside="transformers")
+
+
+def _simulator(row: Row, results: Results) -> Found:
+    return Found(None, why="the simulator is not part of this run")
+
+
+_KIND = {"ratio": _ratio, "load": _load, "figure": _figure, "micro": _micro, "simulator": _simulator}
+
+
+def _row(raw: Mapping[str, Any], at: float, bound: float | None, most: bool) -> Row:
+    name = raw["name"]
+    for placeholder in ("{rtt}", "{sessions}", "{rows}"):
+        name = name.replace(placeholder, f"{at:g}")
+    return Row(
+        name,
+        raw["kind"],
+        at,
+        bound,
+        most,
+        raw.get("scenario", ""),
+        raw.get("of", "nacre"),
+        tuple(raw.get("against", ())),
+        raw.get("figure", ""),
+        raw.get("micro", ""),
+    )
