@@ -101,7 +101,8 @@ def _chosen(
     """Dials, the scenario's about line, and the dial to sweep (or an empty name) with its values."""
     from nacre.sim.dials import Dials, load_dials, with_dials
 
-    dials, about, sweeps = Dials(), "", {}
+    dials, about = Dials(), ""
+    sweeps: dict[str, Any] = {}
     if scenario is not None:
         path = Path(scenario) if scenario.endswith(".toml") else _FOLDER / f"{scenario}.toml"
         if not path.is_file():
@@ -193,10 +194,11 @@ def _record(
     with steps.step("recording", total=prompts) as advance:
         trace = recorder.record(advance)
     write_whole(path, trace.to_json().encode())
-    shares = {f"best_{count}": round(trace.reached(count), 4) for count in range(1, trace.children + 1)}
+    shares = [round(trace.reached(count), 4) for count in range(1, trace.children + 1)]
+    steps_ms = trace.about["draft_ms"]
     if as_json:
-        print_json({"file": str(path), "places": trace.places, "acceptance": shares})
-    else:
-        print(
-            f"{path}: {trace.places} places; right token among the best 1, 2, …: {', '.join(map(str, shares.values()))}"
-        )
+        print_json({"file": str(path), "places": trace.places, "acceptance": shares, "draft_ms": steps_ms})
+        return
+    print(f"{path}: {trace.places} places")
+    print(f"right token among the best 1, 2, …: {', '.join(map(str, shares))}")
+    print(f"a draft step took, in ms: {', '.join(f'{ms:g} for {nodes}' for nodes, ms in steps_ms)}")

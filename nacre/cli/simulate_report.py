@@ -64,7 +64,9 @@ def print_report(about: str, name: str, values: Sequence[Any], results: Sequence
         table.add_section()
         table.add_row("without guesses: tokens/s", *(_of_plain(result, "tokens_per_s", 1) for result in results))
         table.add_row("without guesses: ITL p99, ms", *(_of_plain(result, "itl_p99_ms", 1) for result in results))
-        table.add_row("speed-up", *(_number(2)(result.speed_up) for result in results))
+        table.add_row("without guesses: session", *(_of_plain(result, "session_tokens_per_s", 1) for result in results))
+        table.add_row("speed-up of a session", *(_number(2)(result.session_speed_up) for result in results))
+        table.add_row("speed-up of the fleet", *(_number(2)(result.speed_up) for result in results))
     console = result_console()
     console.print(table)
     for line in _remarks(name, values, results, sample):
@@ -80,6 +82,7 @@ def as_json_value(
             "figures": result.with_guesses.as_dict(),
             "plain": result.plain.as_dict() if result.plain else None,
             "speed_up": result.speed_up,
+            "session_speed_up": result.session_speed_up,
         }
         for index, result in enumerate(results)
     ]

@@ -2,15 +2,18 @@
 
 The text is what a verifier would serve (the same engine, sampler and noise), continued from held-out prompts. At every
 position the draft model is asked, as a drafter asks it, and noted are the survivals of its guesses, best first, and
-which of them was right.
+which of them was right. How long a draft step took is noted, too; it means something on a machine at rest.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
-from nacre.drafting import DraftContext, Expansion, Proposer
+from nacre.drafting import DraftContext, Expansion, Guess, Proposer
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import held_out_prompts
@@ -24,6 +27,9 @@ from nacre.text import Vocabulary
 
 #: Prompts are the first of so many, as the bench takes them.
 PROMPT_SET, KEPT_FOR_WARMING = 64, 8
+
+#: So many nodes are drafted together now and then, to know how long that takes.
+SIBLINGS, SIBLINGS_EVERY = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Recorder:
         if theirs != loaded.tokenizer_fingerprint:
             raise FailedPrecondition(f"{recording.draft} and {recording.target} have different tokenizers")
         self._proposer: Proposer = built.proposer
+        self._steps_s: dict[int, list[float]] = {1: [], SIBLINGS: []}
 
     def record(self, advance: Callable[[int], None]) -> RecordedAcceptance:
         recording = self._recording
@@ -68,13 +75,18 @@ class Recorder:
             recorded.append(self._text(prompt))
             advance(1)
         about = {
-            "target": recording.target,
-            "draft": recording.draft,
+            "target": Path(recording.target).name,
+            "draft": Path(recording.draft).name,
             "dtype": recording.dtype,
             "temperature": recording.temperature,
             "seed": recording.seed,
             "prompts": len(recorded),
             "tokens": recording.tokens,
+            "draft_ms": [
+                [nodes, round(1e3 * median(taken), 3)]
+                for nodes, taken in self._steps_s.items()
+                if len(taken) > 1 and nodes in (1, SIBLINGS)
+            ],
         }
         return RecordedAcceptance(tuple(recorded), about)
 
@@ -95,10 +107,12 @@ class Recorder:
         )
         session = EngineSession("trace", params, key, -1, History(tuple(prompt)))
         self._proposer.open(0, DraftContext(tuple(prompt), len(prompt), params, key))
-        places = []
+        places: list[tuple[tuple[float, ...], int]] = []
         resolved: list[EngineSession] = []
         while machine.finished is None:
-            (guesses,) = self._proposer.propose([Expansion(0, 0, (), ())])
+            (guesses,) = self._propose([Expansion(0, 0, (), ())])
+            if len(places) % SIBLINGS_EVERY == 0:  # only to know how long they take together
+                self._propose([Expansion(0, 1 + i, (g.token,), (1 + i,)) for i, g in enumerate(guesses[:SIBLINGS])])
             plan = machine.plan(1)
             outcomes = self._pass.run([PassItem(None, session, machine, plan, 0.0)], resolved, []).outcomes
             if outcomes[0].error is not None:
@@ -118,3 +132,9 @@ class Recorder:
         self._proposer.close(0)
         self._pass.run([], [], [session])
         return tuple(places)
+
+    def _propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        started = time.perf_counter()
+        guesses = self._proposer.propose(wanted)
+        self._steps_s.setdefault(len(wanted), []).append(time.perf_counter() - started)
+        return guesses

@@ -27,7 +27,7 @@ from nacre.sim.figures import Figures, figures
 from nacre.sim.fleet import Fleet, Seen
 
 #: Where machines die, the parts of a sampled fleet are so large that those that are left can take over.
-_FAILOVER_VERIFIERS = 10
+_FAILOVER_VERIFIERS = 5
 #: A load is past saturation when of the growth in load less than this share becomes growth in tokens/s.
 LEAST_GROWTH = 0.1
 
@@ -45,13 +45,14 @@ class Comparison:
 
     @property
     def speed_up(self) -> float | None:
-        """In tokens/s of a session where one runs at a time, of the whole fleet else."""
-        if self.plain is None:
-            return None
-        if self.dials.concurrency == 1:
-            with_guesses, plain = self.with_guesses.session_tokens_per_s, self.plain.session_tokens_per_s
-            return with_guesses / plain if with_guesses and plain else None
-        return self.with_guesses.tokens_per_s / self.plain.tokens_per_s
+        """Of the whole fleet's tokens/s. Where the load is below what it can bear, both do what is asked: 1."""
+        return None if self.plain is None else self.with_guesses.tokens_per_s / self.plain.tokens_per_s
+
+    @property
+    def session_speed_up(self) -> float | None:
+        """Of a session's tokens/s: what a user sees."""
+        with_guesses, plain = self.with_guesses.session_tokens_per_s, self.plain and self.plain.session_tokens_per_s
+        return with_guesses / plain if with_guesses and plain else None
 
 
 def acceptance_of(dials: Dials) -> Acceptance:

@@ -60,8 +60,8 @@ class Dials:
     once), each with `prompt_tokens` and `output_tokens`.
 
     Fleet. `verifiers`; `drafters_per_session`, each a process of its own, or out of `drafter_pool` processes if that
-    is not 0. A share `crash_share` of the verifiers dies within the first `span_s`, and each session's streams are cut
-    `cuts_per_minute` times on average.
+    is not 0. Each verifier but the last dies with chance `crash_share` within the first `span_s`. Streams are cut
+    `cuts_per_minute` times per session on average.
 
     Rules. `policy` is what ships (nacre), decoding alone (plain), or what it is compared with (sync, pearl,
     pipelined; `gamma` guesses a message). The others are the services' settings of the same names.

@@ -195,9 +195,8 @@ class Fleet:
 
     def _verifier_specs(self) -> list[VerifierSpec]:
         dials, dice = self._dials, self._dice.child(1 << 32)
-        dying: set[int] = set()
-        while len(dying) < min(dials.verifiers - 1, round(dials.crash_share * dials.verifiers)):
-            dying.add(dice.below(dials.verifiers))
+        dying = {index for index in range(dials.verifiers) if dice.chance(dials.crash_share)}
+        dying.discard(dials.verifiers - 1)  # somewhere every text can be finished
         return [
             VerifierSpec(
                 row_budget=dials.pass_rows,

@@ -66,7 +66,7 @@ def test_a_perfect_drafter_next_door_fills_every_pass_that_pays() -> None:
 
 def test_a_hopeless_drafter_costs_next_to_nothing() -> None:
     hopeless = compare(small(acceptance=[0.0], output_tokens=160))
-    assert hopeless.speed_up == pytest.approx(1.0, abs=0.03)
+    assert hopeless.session_speed_up == pytest.approx(1.0, abs=0.03)
 
 
 def test_the_same_seed_gives_the_same_figures_and_another_seed_others() -> None:
