@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -215,35 +215,40 @@ class Bench:
     ) -> Settings:
         """Runs every path once, and finds the best dials of a baseline that has some; returns those."""
 
-        async def samples(settings: Mapping[str, Any], tokens: int) -> list[Told]:
-            return [
-                await self.runners.generate(
-                    baseline,
-                    prompt,
-                    tokens=tokens,
-                    temperature=temperature,
-                    seed=self._seed(PROMPT_SET + number, 0),
-                    rtt_ms=rtt_ms,
-                    settings=settings,
-                )
-                for number, prompt in enumerate(prompts)
-            ]
+        async def one(settings: Settings, number: int, tokens: int) -> Told:
+            return await self.runners.generate(
+                baseline,
+                prompts[number],
+                tokens=tokens,
+                temperature=temperature,
+                seed=self._seed(PROMPT_SET + number, 0),
+                rtt_ms=rtt_ms,
+                settings=settings,
+            )
 
-        async def speed(settings: Mapping[str, Any]) -> float:
-            told = await samples(settings, scenario.tune_tokens)
-            return sum(sum(t.arrival_tokens[1:]) for t in told) / sum(t.arrivals_s[-1] - t.arrivals_s[0] for t in told)
+        async def samples(settings: Settings) -> list[Told]:
+            return [await one(settings, number, WARM_UP_TOKENS) for number in range(len(prompts))]
+
+        async def speeds(all_settings: Sequence[Settings]) -> list[float]:
+            tokens, seconds = [0] * len(all_settings), [0.0] * len(all_settings)
+            for number in range(len(prompts)):
+                for place, settings in enumerate(all_settings):
+                    told = await one(settings, number, scenario.tune_tokens)
+                    tokens[place] += sum(told.arrival_tokens[1:])
+                    seconds[place] += told.arrivals_s[-1] - told.arrivals_s[0]
+            return [count / each for count, each in zip(tokens, seconds, strict=True)]
 
         known = f"tuned/{baseline.name}/{rtt_ms:g}/{temperature:g}"
         first = first_settings(baseline)
         if known in self.results.kept:
             best: Settings = self.results.kept[known]["best"]
-            await samples(best, WARM_UP_TOKENS)
+            await samples(best)
             return best
         if not first:
-            await samples({}, WARM_UP_TOKENS)
+            await samples({})
             return {}
-        told = await samples(first[0], WARM_UP_TOKENS)
-        best, tried = await best_settings(first_settings(baseline, ratio=_ratio(told)), speed)
+        told = await samples(first[0])
+        best, tried = await best_settings(first_settings(baseline, ratio=_ratio(told)), speeds)
         self.results.keep(known, {"best": best, "tried": tried})
         return best
 

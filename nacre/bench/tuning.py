@@ -6,7 +6,7 @@ times compare prompt by prompt.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from nacre.bench.baselines import Baseline
@@ -49,12 +49,18 @@ def neighbours(settings: Settings, tried: Sequence[Settings]) -> list[Settings]:
 
 
 async def best_settings(
-    first: Sequence[Settings], speed: Callable[[Mapping[str, Any]], Awaitable[float]]
+    first: Sequence[Settings], speeds: Callable[[Sequence[Settings]], Awaitable[Sequence[float]]]
 ) -> tuple[Settings, list[dict[str, Any]]]:
-    """The fastest settings by `speed` (tokens/s), and all that were tried with what they gave."""
-    tried = [(await speed(settings), settings) for settings in first]
-    best = max(tried, key=lambda item: item[0])[1]
-    around = neighbours(best, [settings for _, settings in tried])
-    tried += [(await speed(settings), settings) for settings in around]
-    best = max(tried, key=lambda item: item[0])[1]
-    return best, [{"tokens_per_s": round(tokens_per_s, 2), **settings} for tokens_per_s, settings in tried]
+    """The fastest settings and all that were tried with what they gave. `speeds` measures settings in turns, tokens/s.
+
+    The second stage measures the best of the first once more, beside its neighbours.
+    """
+    found = list(zip(await speeds(first), first, strict=True))
+    best = max(found, key=lambda item: item[0])[1]
+    around = neighbours(best, first)
+    if around:
+        again = [best, *around]
+        second = list(zip(await speeds(again), again, strict=True))
+        best = max(second, key=lambda item: item[0])[1]
+        found += second
+    return best, [{"tokens_per_s": round(tokens_per_s, 2), **settings} for tokens_per_s, settings in found]
