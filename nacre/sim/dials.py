@@ -98,6 +98,7 @@ class Dials:
     window_nodes: int = 256
     batch_nodes: int = 4
     least_survival: float = 0.01
+    least_sent: float = 0.01
     pauses: bool = True
     token_bytes: int = 2
     verifier_dollars_per_hour: float = 0.0
@@ -173,6 +174,7 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("window_nodes", 1, 1024),
     ("batch_nodes", 1, 256),
     ("least_survival", 0, 1),
+    ("least_sent", 0, 1),
     ("token_bytes", 1, 5),
     ("verifier_dollars_per_hour", 0, 1e6),
     ("drafter_dollars_per_hour", 0, 1e6),

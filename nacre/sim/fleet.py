@@ -220,7 +220,9 @@ class Fleet:
         dials = self._dials
         if dials.lock_step:
             return lockstep.limits(dials.gamma, dials.window_nodes)
-        return DrafterLimits(dials.window_nodes, least_survival=dials.least_survival)
+        return DrafterLimits(
+            dials.window_nodes, least_survival=dials.least_survival, least_sent_survival=dials.least_sent
+        )
 
     def _worker(self, *number: int) -> DraftWorker:
         dials = self._dials

@@ -21,6 +21,7 @@ COMMANDS = [
     "train demo-pair",
     "train acceptance-head",
     "config show",
+    "simulate",
     "doctor",
     "version",
 ]
