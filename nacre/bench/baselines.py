@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import InvalidArgument, NotFound
+from nacre.pacing import policy_class
 from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
 from nacre.session import SpeculationMode
 
@@ -76,6 +77,8 @@ def chosen_baselines(known: Mapping[str, Baseline], names: Sequence[str]) -> lis
             raise InvalidArgument(f"baseline {name!r} is unknown; there are {', '.join(sorted(known))}")
         if policy and known[base].style != "sync":
             raise InvalidArgument(f"baseline {name!r} names a policy; only sync takes one, as in sync:fixed")
+        if policy:
+            policy_class(policy)  # an unknown one is an error now, not in an hour
         baseline = replace(known[base], name=name, policy=policy) if policy else known[base]
         if baseline not in found:
             found.append(baseline)

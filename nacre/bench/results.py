@@ -90,20 +90,23 @@ class Results:
         if self.path is None:
             return
         self._saved_at = time.monotonic()
-        making = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            making.write_text(json.dumps(self.as_dict(), allow_nan=False) + "\n", encoding="utf-8")
-            making.replace(self.path)
-        except OSError as error:
-            raise ResourceExhausted(
-                f"cannot write {self.path} ({error.strerror or error}); name another --out"
-            ) from None
-        finally:
-            making.unlink(missing_ok=True)
+        write_whole(self.path, json.dumps(self.as_dict(), allow_nan=False) + "\n")
 
     def _save_in_time(self) -> None:
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self.save()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Raises ResourceExhausted where it cannot be written; then what was there before is there still."""
+    making = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        making.write_text(text, encoding="utf-8")
+        making.replace(path)
+    except OSError as error:
+        raise ResourceExhausted(f"cannot write {path} ({error.strerror or error}); name another file") from None
+    finally:
+        making.unlink(missing_ok=True)
 
 
 def resumed(path: Path, identity: Mapping[str, Any]) -> Results:

@@ -20,6 +20,7 @@ from nacre.bench.runners import Runners
 from nacre.bench.samples import Sample
 from nacre.bench.scenarios import Scenario
 from nacre.bench.summary import summary
+from nacre.bench.timeline import timeline
 from nacre.bench.tuning import Settings, best_settings, first_settings
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
@@ -52,6 +53,7 @@ class Plan:
     seed: int = 1
     load: LoadOptions = LoadOptions()  # noqa: RUF009  a frozen value
     headline: bool = False
+    timelines: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures to compare."""
@@ -104,6 +106,28 @@ class Bench:
             for rtt_ms in scenario.rtt_ms:
                 here = [b for b in baselines if b.needs_wire or rtt_ms == 0]
                 await self._cell(scenario, here, rtt_ms, temperature)
+                if self.plan.timelines:
+                    await self._timeline(scenario, here, rtt_ms, temperature)
+
+    async def _timeline(
+        self, scenario: Scenario, baselines: Sequence[Baseline], rtt_ms: float, temperature: float
+    ) -> None:
+        """One more generation of each baseline with drafters, watched closely: when everything happened."""
+        prompts = await self._prompts(scenario)
+        for baseline in baselines:
+            name = f"timeline/{scenario.name}/{baseline.name}/{rtt_ms:g}/{temperature:g}"
+            if baseline.kind != "nacre" or baseline.drafter is None or name in self.results.kept:
+                continue
+            told = await self.runners.generate(
+                baseline,
+                prompts.measured[0],
+                tokens=scenario.tokens,
+                temperature=temperature,
+                seed=self._seed(0, 1),
+                rtt_ms=rtt_ms,
+                keep_passages=True,
+            )
+            self.results.keep(name, [span.as_dict() for span in timeline(told, rtt_ms)])
 
     async def _throughput(self, scenario: Scenario) -> None:
         for temperature in scenario.temperature:
@@ -215,9 +239,11 @@ class Bench:
     ) -> Settings:
         """Runs every path once, and finds the best dials of a baseline that has some; returns those."""
 
-        async def one(settings: Settings, number: int, tokens: int) -> Told:
+        fixed = replace(baseline, policy="")
+
+        async def one(settings: Settings, number: int, tokens: int, what: Baseline = baseline) -> Told:
             return await self.runners.generate(
-                baseline,
+                what,
                 prompts[number],
                 tokens=tokens,
                 temperature=temperature,
@@ -244,6 +270,10 @@ class Bench:
             best: Settings = self.results.kept[known]["best"]
             await samples(best)
             return best
+        if baseline.policy:
+            # What passes and rounds cost must be known at several lengths before a policy weighs them.
+            for settings in first_settings(fixed):
+                await one(settings, 0, WARM_UP_TOKENS, fixed)
         if not first:
             await samples({})
             return {}

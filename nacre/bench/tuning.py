@@ -15,11 +15,23 @@ Settings = dict[str, Any]
 #: Lengths of the coarse grid for drafting in lock-step.
 LENGTHS = (2, 4, 8, 14)
 MOST_LENGTH = 48
+#: Dials of pacing policies whose released defaults were chosen for other machines.
+POLICY_DIALS: dict[str, list[Settings]] = {
+    "banditspec": [{"arms": [1, 2, 3, 4]}, {"arms": [2, 4, 6, 8, 10]}],
+    "eagle2": [{"nodes": 7}, {"nodes": 15}, {"nodes": 59}],
+    "hf-confidence": [{"threshold": 0.2}, {"threshold": 0.4}],
+    "opt-tree": [{"nodes": 7}, {"nodes": 15}, {"nodes": 60}],
+    "sequoia": [{"nodes": 7}, {"nodes": 15}, {"nodes": 32}],
+    "specdec++": [{"threshold": 0.5}, {"threshold": 0.7}],
+    "svip": [{"threshold": 0.3}, {"threshold": 0.6}],
+}
 
 
 def first_settings(baseline: Baseline, *, ratio: float | None = None) -> list[Settings]:
     """The coarse grid; empty where there is nothing to tune. `ratio`: duration of a pass over that of a draft step."""
-    if baseline.kind == "lockstep" and not baseline.policy:
+    if baseline.policy:
+        return POLICY_DIALS.get(baseline.policy, [])
+    if baseline.kind == "lockstep":
         lengths = set(LENGTHS)
         if baseline.style == "pearl" and ratio is not None:  # the length its authors choose
             lengths.add(max(1, min(MOST_LENGTH, round(ratio))))

@@ -58,6 +58,12 @@ def bench(
         str | None, flags.word("--out", "Where results go; default: a file named after the time.", "FILE")
     ] = None,
     resume: Annotated[str | None, flags.word("--resume", "Go on with an interrupted run's file.", "FILE")] = None,
+    plot_file: Annotated[
+        str | None, flags.word("--plot", "Draw speed-ups and one generation's lanes (.png, .svg, .pdf).", "FILE")
+    ] = None,
+    spec_bench: Annotated[
+        str | None, flags.word("--spec-bench", "Write the samples as Spec-Bench's answers, too.", "FILE.jsonl")
+    ] = None,
     as_json: flags.Json = False,
 ) -> None:
     """Measure: every baseline of a scenario in one run, prompt by prompt in turns; ratios within a run are the result.
@@ -70,10 +76,12 @@ def bench(
     """
     from nacre.bench.headline import headline_scenarios
     from nacre.bench.load import LoadOptions
+    from nacre.bench.plots import check_plot, plot
     from nacre.bench.results import Results, resumed
     from nacre.bench.rig import Rig, RigOptions
     from nacre.bench.run import Bench, Plan
     from nacre.bench.runners import Runners
+    from nacre.bench.spec_bench import write_spec_bench
     from nacre.cli.bench_report import print_list, print_report
     from nacre.cli.model_files import inflated_target, resolve
     from nacre.cli.output import ChildLog, Steps, note, print_json
@@ -116,7 +124,10 @@ def bench(
             goodput_tpot_ms=goodput_tpot,
         ),
         headline=headline,
+        timelines=plot_file is not None,
     )
+    if plot_file is not None:
+        check_plot(Path(plot_file))
     if resume is not None:
         results = resumed(Path(resume), plan.identity())
     else:
@@ -138,6 +149,11 @@ def bench(
     except KeyboardInterrupt:
         note(f"interrupted; go on with the same command and --resume {results.path}")
         raise
+    if spec_bench is not None:
+        write_spec_bench(Path(spec_bench), list(results.samples.values()))
+    if plot_file is not None:
+        lanes = [spans for name, spans in results.kept.items() if name.startswith("timeline/")]
+        plot(Path(plot_file), results.summary, lanes[len(lanes) // 2] if lanes else [])
     if as_json:
         print_json(results.as_dict())
     else:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nacre.bench.results import Results
 
 #: Columns of a table that goes into a file or a pipe.
-_WIDE = 170
+_WIDE = 190
 
 _COLUMNS = (
     ("tokens/s", "tokens_per_s", "{:.1f}"),
@@ -115,7 +115,7 @@ def _table(*headings: str) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if place < 2 else "right")
+        table.add_column(heading, justify="left" if place < 2 else "right", no_wrap=heading == "speed-up")
     return table
 
 
