@@ -12,10 +12,12 @@ module knows matrices, not configurations.
 from __future__ import annotations
 
 import ctypes
+import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from nacre_kernels.library import check_threads, require
@@ -27,6 +29,7 @@ ROW_FIELDS = 6
 """Integers of a row: token, slot, sequence, prefix, ancestor, ancestors (see `FusedDecoder.run`)."""
 
 _HEAD_STEP = 32
+_FEW_ROWS = 32
 _MATRICES = ("qkv", "out", "gate_up", "down")
 
 
@@ -101,6 +104,7 @@ class FusedDecoder:
         self.threads = check_threads(threads)
         self.vocab, hidden = weights.embedding.shape
         self._padded_vocab = _rounded(self.vocab, PANEL)
+        self._logits = np.empty((0, self._padded_vocab), np.float32)
         self._kept: list[torch.Tensor] = []  # what C sees must live as long as this does
         packer = _Packer(weights)
         layers = (_Layer * len(weights.layers))(*(self._layer(layer, packer) for layer in weights.layers))
@@ -151,14 +155,14 @@ class FusedDecoder:
         """
         starts = array("q", [address for address, _ in prefixes])
         counts = array("q", [length for _, length in prefixes])
-        logits = torch.empty(len(keep), self._padded_vocab)
+        logits = self._room_for(len(keep))
         call = _Pass(
             rows.buffer_info()[0],
             starts.buffer_info()[0],
             counts.buffer_info()[0],
             ancestors.buffer_info()[0],
             keep.buffer_info()[0],
-            logits.data_ptr(),
+            logits.ctypes.data,
             len(rows) // ROW_FIELDS,
             len(prefixes),
             len(ancestors),
@@ -171,7 +175,16 @@ class FusedDecoder:
             raise MemoryError(f"no memory for the scratch of {len(rows) // ROW_FIELDS} rows")
         if status:
             raise ValueError(f"row {call.bad_row} of the pass: {_FINDINGS[status]}")
-        return logits[:, : self.vocab]
+        return torch.from_numpy(logits[:, : self.vocab])
+
+    def _room_for(self, rows: int) -> np.ndarray:
+        """An array for logits: the last one again unless someone still looks at it. Fresh memory costs a fault a page,
+        together as much as the head's arithmetic."""
+        if rows > _FEW_ROWS:
+            return np.empty((rows, self._padded_vocab), np.float32)
+        if not len(self._logits) or sys.getrefcount(self._logits) > 2:  # its attribute, and the argument itself
+            self._logits = np.empty((_FEW_ROWS, self._padded_vocab), np.float32)
+        return self._logits[:rows]
 
     def _layer(self, layer: LayerWeights, packer: _Packer) -> _Layer:
         gate = torch.nn.functional.pad(layer.gate.detach(), (0, 0, 0, -layer.gate.shape[0] % PANEL))

@@ -160,42 +160,59 @@ NK_INLINE float block_maxima(const float *logits, int64_t vocab, float *maxima) 
 /* A margin of dozens of roundings: what a bound lets through is scored exactly. */
 NK_INLINE float reach(float score) { return score - 4e-6f * (fabsf(score) + 32.0f); }
 
-NK_INLINE void race(const float *logits, int64_t vocab, float inverse, stream s, int known, const float *maxima,
-                    float *minimum, best *b) {
-    const int64_t blocks = (vocab + BLOCK - 1) / BLOCK;
-    float *log_minimum = minimum + blocks + LANES;
-    uint32_t *winner = (uint32_t *)(log_minimum + blocks + LANES);
-    for (int64_t block = 0; block < blocks && !known; block += LANES)
-        level_0(block, s, minimum + block, log_minimum + block, winner + block);
-    for (int64_t block = 0; block < blocks; block++) {
-        int64_t id = block * BLOCK + winner[block];
-        if (id < vocab) offer(b, id, logits[id] * inverse - log_minimum[block]);
-    }
-    int32_t *found = (int32_t *)(winner + blocks + LANES);
+typedef struct {
+    const float *logits, *maxima; /* by id, by block */
+    float *minimum, *log_minimum; /* level 0 by block */
+    uint32_t *winner;
+    int32_t *found;
+    int64_t vocab, blocks;
+    float inverse;
+    stream noise;
+} row;
+
+/* Scores the ids with a logit from `from` up to below `to` that may yet be among the best; winners have been scored. */
+NK_INLINE void contend(const row *r, float from, float to, best *b) {
     int64_t count = 0;
-    const float bound = reach(at_least(b));
-    for (int64_t block = 0; block < blocks; block++) {
-        if (maxima[block] * inverse - log_minimum[block] < bound) continue;
+    const float bound = reach(at_least(b)), inverse = r->inverse;
+    for (int64_t block = 0; block < r->blocks; block++) {
+        const float most = r->maxima[block], least = r->log_minimum[block];
+        if (most < from || most * inverse - least < bound) continue;
+        const int winner = (int)r->winner[block];
         const int64_t first = block * BLOCK;
-        const int ids = vocab - first < BLOCK ? (int)(vocab - first) : BLOCK;
+        const int ids = r->vocab - first < BLOCK ? (int)(r->vocab - first) : BLOCK;
+        const float *x = r->logits + first;
         if (ids == BLOCK) { /* mostly there is none, or the winner alone */
             int32_t worth[LANES], any = 0;
-            LOOP worth[i] = (logits[first + i] * inverse - log_minimum[block] >= bound) & (i != (int)winner[block]);
+            LOOP worth[i] = (x[i] * inverse - least >= bound) & (x[i] >= from) & (x[i] < to) & (i != winner);
             LOOP any |= worth[i];
             if (!any) continue;
         }
         for (int i = 0; i < ids; i++) {
-            found[count] = (int32_t)(first + i);
-            count += (logits[first + i] * inverse - log_minimum[block] >= bound) & (i != (int)winner[block]);
+            r->found[count] = (int32_t)(first + i);
+            count += (x[i] * inverse - least >= bound) & (x[i] >= from) & (x[i] < to) & (i != winner);
         }
     }
-    for (int64_t i = count; i % LANES; i++) found[i] = 0;
+    for (int64_t i = count; i % LANES; i++) r->found[i] = 0;
     for (int64_t at = 0; at < count; at += LANES) {
         float log_noise[LANES];
-        level_1(found + at, s, minimum, log_noise);
+        level_1(r->found + at, r->noise, r->minimum, log_noise);
         for (int64_t i = at; i < at + LANES && i < count; i++)
-            offer(b, found[i], logits[found[i]] * inverse - log_noise[i - at]);
+            offer(b, r->found[i], r->logits[r->found[i]] * inverse - log_noise[i - at]);
     }
+}
+
+enum { NEAR = 4 }; /* nats below the greatest: these are likely to be best, and settle the bound for the rest */
+
+NK_INLINE void race(row *r, float most, int known, best *b) {
+    for (int64_t block = 0; block < r->blocks && !known; block += LANES)
+        level_0(block, r->noise, r->minimum + block, r->log_minimum + block, r->winner + block);
+    for (int64_t block = 0; block < r->blocks; block++) {
+        int64_t id = block * BLOCK + r->winner[block];
+        if (id < r->vocab) offer(b, id, r->logits[id] * r->inverse - r->log_minimum[block]);
+    }
+    float near = most - NEAR / r->inverse;
+    contend(r, near, INFINITY, b);
+    contend(r, -INFINITY, near, b);
 }
 
 NK_INLINE void greatest(const float *logits, int64_t vocab, const float *maxima, best *b) {
@@ -216,22 +233,24 @@ typedef struct {
 } call;
 
 NK_INLINE void run(const call *c, float *scratch) {
-    const int64_t blocks = (c->vocab + BLOCK - 1) / BLOCK;
+    const int64_t blocks = (c->vocab + BLOCK - 1) / BLOCK, step = blocks + LANES;
     int64_t last = -1; /* the row whose level 0 is at hand */
-    for (int64_t r = 0; r < c->rows; r++) {
-        const float *logits = c->logits + r * c->stride;
-        best b = {c->ids + r * c->top, c->scores + r * c->top, 0, c->top};
-        float most = block_maxima(logits, c->vocab, scratch);
-        int greedy = c->inverse[r] == 0.0f;
-        if (isfinite(greedy ? most : most * c->inverse[r])) {
-            stream s = {{(uint32_t)c->keys[r], (uint32_t)(c->keys[r] >> 32)},
-                        {(uint32_t)c->positions[r], (uint32_t)(c->positions[r] >> 32)}};
+    for (int64_t i = 0; i < c->rows; i++) {
+        const uint64_t key = c->keys[i], position = c->positions[i];
+        row r = {.logits = c->logits + i * c->stride, .maxima = scratch, .minimum = scratch + step,
+                 .log_minimum = scratch + 2 * step, .winner = (uint32_t *)(scratch + 3 * step),
+                 .found = (int32_t *)(scratch + 4 * step), .vocab = c->vocab, .blocks = blocks,
+                 .inverse = c->inverse[i],
+                 .noise = {{(uint32_t)key, (uint32_t)(key >> 32)}, {(uint32_t)position, (uint32_t)(position >> 32)}}};
+        best b = {c->ids + i * c->top, c->scores + i * c->top, 0, c->top};
+        float most = block_maxima(r.logits, c->vocab, scratch);
+        int greedy = r.inverse == 0.0f;
+        if (isfinite(greedy ? most : most * r.inverse)) {
             if (greedy) {
-                greatest(logits, c->vocab, scratch, &b);
+                greatest(r.logits, c->vocab, scratch, &b);
             } else { /* rivals for a position lie together, and share its noise */
-                int known = last >= 0 && c->keys[r] == c->keys[last] && c->positions[r] == c->positions[last];
-                race(logits, c->vocab, c->inverse[r], s, known, scratch, scratch + blocks + LANES, &b);
-                last = r;
+                race(&r, most, last >= 0 && key == c->keys[last] && position == c->positions[last], &b);
+                last = i;
             }
         }
         for (; b.count < b.top; b.count++) {

@@ -237,7 +237,9 @@ class ModelProposer:
                 asked.append((index, node))
                 contexts.append(_row_context(job.text, expansion))
             start += job.sampled
-        ids, scores = self._forward.draft_scores(logits[picked], contexts, SCORED)
+        if picked != list(range(len(logits))):  # mostly every row was asked for: nothing to copy
+            logits = logits[picked]
+        ids, scores = self._forward.draft_scores(logits, contexts, SCORED)
         # Ids that cannot be chosen come with a score of minus infinity and weigh nothing.
         best = np.maximum(scores[:, :1], np.float32(-1e30))
         weights = np.exp((scores - best) / np.float32(self._race_temperature))
@@ -249,7 +251,7 @@ class ModelProposer:
                 if token >= 0 and chance >= self._least_child
             ]
         if self._features:
-            told = features_of_rows(logits[picked], contexts, ids[:, : self._children], scores)
+            told = features_of_rows(logits, contexts, ids[:, : self._children], scores)
             for (index, node), row_told in zip(asked, told, strict=True):
                 # Survivals fall, so what was kept are the first of the row.
                 node.guesses = guesses[index] = [

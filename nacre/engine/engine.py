@@ -24,8 +24,9 @@ import torch
 import transformers
 from nacre_kernels import fuse_rowwise, pack_model
 
-from nacre.engine import activations, conformance, fused, numerics
+from nacre.engine import activations, conformance, numerics
 from nacre.engine.fused import FusedForward
+from nacre.engine.fused import build as build_fused
 from nacre.engine.kv_pool import Held, KvPool, PoolUse
 from nacre.engine.loading import LoadedModel
 from nacre.engine.numerics import PADDED_ROWS
@@ -75,19 +76,22 @@ class Engine:
         kv_bytes: int = DEFAULT_KV_BYTES,
         linear: str = "packed",
         exact: bool = True,
+        fused: bool = True,
         max_sequences: int = 4096,
         versions: Sequence[str] = (),
     ) -> None:
         """Takes over `loaded` (with `linear="packed"` its linear layers are replaced in place).
 
         `exact=False` is for draft models, whose bits decide nothing: no padding, no numerics probe, and where the
-        model allows it the fused pass in 8 bits (`fused.py`; with `linear="packed"`, the default).
+        model allows it the fused pass in 8 bits (`fused.py`; not with `fused=False` or `linear="torch"`).
         `versions` name whatever else decides tokens (sampler, noise field); they only go into the
         fingerprint.
         """
         if linear not in LINEARS:
             raise InvalidArgument(f"linear {linear!r} is not one of {', '.join(LINEARS)}", param="linear")
-        built = _build(loaded, kv_bytes, linear, exact)
+        built = (fused and not exact and _build_fused(loaded, kv_bytes, linear)) or _build(
+            loaded, kv_bytes, linear, exact
+        )
         self._forward = built.forward
         mode = numerics.settle(built.forward, loaded, linears=built.linears, exact=exact, provable=built.provable)
         self._pool = KvPool(self._forward.slots, self._forward.slot_bytes, max_sequences)
@@ -249,13 +253,19 @@ class _Built:
     refusal: str = ""
 
 
+def _build_fused(loaded: LoadedModel, kv_bytes: int, linear: str) -> _Built | None:
+    """The fused pass; None, with the reason in the log, if the model has none."""
+    if linear != "packed":
+        return None
+    try:
+        return _Built(build_fused(loaded, kv_bytes=kv_bytes), "fused8")
+    except Unimplemented as problem:
+        log.info("%s drafts by way of transformers: %s", loaded.model_id, problem.message)
+        return None
+
+
 def _build(loaded: LoadedModel, kv_bytes: int, linear: str, exact: bool) -> _Built:
     """The packed pass if the model's class and the model itself conform, else the slow way with the reason."""
-    if not exact and linear == "packed":
-        try:
-            return _Built(fused.build(loaded, kv_bytes=kv_bytes), "fused8")
-        except Unimplemented as problem:
-            log.info("%s drafts by way of transformers: %s", loaded.model_id, problem.message)
     model = loaded.model
     before = model.config._attn_implementation
     refusal = conformance.check(model.config).refusal

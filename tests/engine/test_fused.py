@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nacre_kernels import library
@@ -150,6 +151,17 @@ def test_only_rows_that_want_logits_get_them(loaded: Callable[..., LoadedModel])
     ]
     logits = engine.step(blocks).logits
     assert close(logits, plain_logits(model.model, TEXT[:50])[49:])
+
+
+def test_logits_that_someone_holds_are_not_written_over(loaded: Callable[..., LoadedModel]) -> None:
+    engine = fused_engine(loaded(LlamaConfig(**PLAIN)))
+    sequence = engine.open("a", ())
+    first = chunk(engine, sequence, TEXT[:5])
+    kept, view = first.clone(), first[1:3].numpy()
+    del first
+    for token in range(6):
+        engine.step([RowBlock(sequence, (token,))])
+    assert np.array_equal(view, kept[1:3].numpy())
 
 
 def test_memory_is_bounded_and_the_oldest_gives_way(loaded: Callable[..., LoadedModel]) -> None:

@@ -48,6 +48,16 @@ def test_ids_and_scores_have_numpys_bits_on_every_instruction_set(
             assert same_bits(in_c(logits, temperature, top), in_numpy(logits, temperature, top))
 
 
+def test_rows_of_one_position_are_as_if_alone() -> None:
+    logits = (3 * np.random.default_rng(1).standard_normal((5, 300))).astype(np.float32)
+    keys, positions = np.array([1, 1, 2, 2, 1], np.uint64), np.array([7, 7, 7, 8, 7], np.uint64)
+    inverse = np.ones(5, np.float32)
+    together = race_top(logits, inverse, keys, positions, 8)
+    for r in range(5):
+        alone = race_top(*(values[r : r + 1] for values in (logits, inverse, keys, positions)), 8)
+        assert same_bits((together[0][r], together[1][r]), (alone[0][0], alone[1][0]))
+
+
 def test_a_row_that_is_broken_offers_nothing_and_harms_no_other() -> None:
     logits = np.random.default_rng(0).standard_normal((3, 200)).astype(np.float32)
     whole = in_c(logits, 1.0, 4)
