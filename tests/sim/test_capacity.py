@@ -87,17 +87,17 @@ def test_every_policy_ends_every_text_at_every_length(policy: str, rtt: float) -
 def test_worlds_of_a_fleet_keep_every_invariant() -> None:
     for device in (False, True):
         dials = small(
-            rtt=20, jitter_ms=10, device=device, concurrency=4, requests=8, verifiers=3, crash_share=0.6, span_s=2.0,
+            rtt=20, jitter_ms=10, device=device, concurrency=4, requests=6, verifiers=3, crash_share=0.6, span_s=2.0,
             cuts_per_minute=60,
         )  # fmt: skip
         seen = Fleet(dials, DialledAcceptance(dials.acceptance), checked=True).run()
-        assert [sum(count for _, count in generation.received) for generation in seen.generations] == [48] * 8
+        assert [sum(count for _, count in generation.received) for generation in seen.generations] == [48] * 6
 
 
 def test_failures_cost_time_but_no_text() -> None:
-    quiet = small(concurrency=8, requests=16, verifiers=4, rtt=20)
+    quiet = small(concurrency=4, requests=8, verifiers=4, rtt=20)
     harried = replace(quiet, crash_share=0.5, span_s=1.0, cuts_per_minute=30.0)
-    assert predict(harried).tokens == predict(quiet).tokens == 16 * 48
+    assert predict(harried).tokens == predict(quiet).tokens == 8 * 48
     assert predict(harried).tokens_per_s < predict(quiet).tokens_per_s
 
 
@@ -119,7 +119,7 @@ def test_a_narrow_link_slows_drafts_down() -> None:
 
 
 def test_some_verifiers_stand_for_all() -> None:
-    dials = small(verifiers=8, concurrency=16, requests=320, rtt=20, output_tokens=12)
+    dials = small(verifiers=8, concurrency=16, requests=240, rtt=20, output_tokens=8)
     whole, some = predict(dials), predict(dials, sample=4)
     assert some.tokens == whole.tokens
     assert some.tokens_per_s_interval is not None
@@ -143,7 +143,11 @@ def test_the_ideal_has_no_overheads() -> None:
 
 
 def test_saturation_is_where_load_brings_no_more() -> None:
-    points = sweep(small(requests=32, pass_ms=[[1, 20], [8, 22], [16, 44], [32, 88]]), "concurrency", [1, 4, 8, 32])
+    points = sweep(
+        small(requests=32, output_tokens=16, pass_ms=[[1, 20], [8, 22], [16, 44], [32, 88]]),
+        "concurrency",
+        [1, 4, 8, 32],
+    )
     assert saturation(points) == 3
     assert saturation(points[:2]) is None
 

@@ -20,8 +20,8 @@ def simulated(policy: str, a: float, g: int, d: float, rtt: float, **more: objec
         Dials(),
         {
             "policy": policy, "acceptance": [a], "gamma": g, "draft_ms": 1e3 * d, "rtt_ms": 1e3 * rtt,
-            "pass_ms": PASS_MS, "pass_rows": 64, "session_rows": 64, "requests": 3, "prompt_tokens": 1,
-            "output_tokens": 4000, "window_nodes": 1024, **more,
+            "pass_ms": PASS_MS, "pass_rows": 64, "session_rows": 64, "requests": 2, "prompt_tokens": 1,
+            "output_tokens": 3000, "window_nodes": 1024, **more,
         },
     )  # fmt: skip
     return predict(dials).session_tokens_per_s or 0.0
@@ -39,8 +39,8 @@ def test_stop_and_wait(a: float, g: int, rtt: float) -> None:
     assert simulated("sync", a, g, 0.008, rtt) == pytest.approx(stop_and_wait(a, g, 0.008, rtt, pass_s), rel=0.03)
 
 
-@pytest.mark.parametrize("rtt", [0.005, 0.04, 0.1])
-@pytest.mark.parametrize(("a", "g"), [(0.8, 5), (0.9, 5), (0.9, 8)])
+@pytest.mark.parametrize("rtt", [0.005, 0.1])
+@pytest.mark.parametrize(("a", "g"), [(0.8, 5), (0.9, 8)])
 def test_pipelined(a: float, g: int, rtt: float) -> None:
     assert simulated("pipelined", a, g, 0.008, rtt) == pytest.approx(pipelined(a, g, 0.008, rtt, pass_s), rel=0.05)
 
@@ -60,10 +60,12 @@ def test_the_best_length_grows_with_the_round_trip() -> None:
 def test_the_best_of_the_simulator_is_the_best_of_the_formula() -> None:
     rtt, a, d = 0.04, 0.8, 0.008
     best = best_stop_and_wait(a, d, rtt, pass_s)
-    speeds = {g: simulated("sync", a, g, d, rtt, requests=2) for g in (2, best, 12)}
+    speeds = {g: simulated("sync", a, g, d, rtt, output_tokens=1500) for g in (2, best, 12)}
     assert max(speeds, key=lambda g: speeds[g]) == best
 
 
 def test_pearl_beats_stop_and_wait_where_it_should_and_the_product_both() -> None:
-    sync, pearl, product = (simulated(policy, 0.8, 5, 0.008, 0.0, requests=2) for policy in ("sync", "pearl", "nacre"))
+    sync, pearl, product = (
+        simulated(policy, 0.8, 5, 0.008, 0.0, output_tokens=1000) for policy in ("sync", "pearl", "nacre")
+    )
     assert sync < pearl < 1.02 * product
