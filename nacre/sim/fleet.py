@@ -210,7 +210,7 @@ class Fleet:
                 calibrates=not self._checked and not dials.lock_step,
                 limits=SessionLimits(window_nodes=dials.window_nodes),
                 max_positions=_NO_BOUND,
-                grace_s=30.0,
+                grace_s=1.0,  # longer than any owner here needs to come back
                 crash_at_s=dice.between(0.0, dials.span_s) if index in dying else None,
             )
             for index in range(dials.verifiers)
