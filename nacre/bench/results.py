@@ -85,9 +85,13 @@ class Results:
             "samples": [sample.as_dict() for sample in self.samples.values()],
         }
 
+    @property
+    def saved(self) -> bool:
+        return self._saved_at > 0
+
     def save(self) -> None:
-        """Writes the file beside its place and moves it there: a reader sees the old one or the new one."""
-        if self.path is None:
+        """Writes the file, if there is anything to keep: a reader sees the old one or the new one."""
+        if self.path is None or not (self.samples or self.kept):
             return
         self._saved_at = time.monotonic()
         write_whole(self.path, json.dumps(self.as_dict(), allow_nan=False) + "\n")

@@ -196,7 +196,8 @@ class Bench:
         prompts = await self._prompts(scenario)
         settings: dict[str, Settings] = {}
         with self.steps.step(f"{title}, warming up and tuning"):
-            for baseline in baselines:
+            needed = {baseline.name for baseline, _, _ in missing}
+            for baseline in (baseline for baseline in baselines if baseline.name in needed):
                 warm_ups = prompts.warm_ups[: scenario.warm_ups]
                 settings[baseline.name] = await self._warm_up(scenario, baseline, warm_ups, temperature, rtt_ms)
         with self.steps.step(title, total=len(missing)) as advance:

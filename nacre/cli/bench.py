@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -132,9 +133,7 @@ def bench(
         results = resumed(Path(resume), plan.identity())
     else:
         stem = "headline" if headline else "-".join(Path(item).stem for item in scenarios)
-        name = f"bench-{stem}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        results = Results(plan.identity(), Path(out or name))
-    results.save()
+        results = Results(plan.identity(), _new_file(out or f"bench-{stem}-{time.strftime('%Y%m%d-%H%M%S')}.json"))
 
     async def main() -> None:
         log = ChildLog()
@@ -147,7 +146,8 @@ def bench(
     try:
         run_until_signalled(main())
     except KeyboardInterrupt:
-        note(f"interrupted; go on with the same command and --resume {results.path}")
+        if results.saved:
+            note(f"interrupted; go on with the same command and --resume {results.path}")
         raise
     if spec_bench is not None:
         write_spec_bench(Path(spec_bench), list(results.samples.values()))
@@ -159,6 +159,16 @@ def bench(
     else:
         print_report(results)
         note(f"all samples: {results.path}")
+
+
+def _new_file(name: str) -> Path:
+    """A place for results, known to be free and writable before anything is measured."""
+    path = Path(name)
+    if path.exists():
+        raise InvalidArgument(f"{path} exists; go on with it by --resume {path}, or name another --out")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InvalidArgument(f"{path.parent} is no folder that can be written to; name another --out")
+    return path
 
 
 def _scenarios(names: list[str], quick: bool, changes: dict[str, Any]) -> list[Scenario]:

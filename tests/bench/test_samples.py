@@ -1,0 +1,79 @@
+"""What is read from samples: definitions by hand on small cases, intervals that cover and repeat."""
+
+from __future__ import annotations
+
+import pytest
+
+from nacre.bench.samples import Sample, figures, ratio, repeated_share, tokens_per_s
+
+
+def sample(baseline: str = "ar", prompt: int = 0, seed: int = 1, *, gap_ms: float = 10.0, each: int = 1) -> Sample:
+    """Ten messages of `each` tokens, `gap_ms` apart, the first after 100 ms."""
+    return Sample(
+        scenario="s",
+        baseline=baseline,
+        rtt_ms=0.0,
+        temperature=1.0,
+        prompt=prompt,
+        seed=seed,
+        tokens=tuple(range(10 * each)),
+        arrivals_ms=tuple(100.0 + gap_ms * i for i in range(10)),
+        arrival_tokens=(each,) * 10,
+        counts={"passes": 10, "rows": 40, "verified": 30, "accepted": 15, "received": 60, "draft_bytes": 50},
+    )
+
+
+def test_tokens_per_s_counts_from_the_first_message_and_divides_sums() -> None:
+    assert tokens_per_s([sample()]) == pytest.approx(9 / 0.09)
+    # One fast and one slow sample: total tokens over total time, not the mean of two speeds.
+    assert tokens_per_s([sample(gap_ms=10), sample(gap_ms=30)]) == pytest.approx(18 / 0.36)
+
+
+def test_figures_are_what_their_definitions_say() -> None:
+    found = figures([sample(each=2)])
+    assert found["ttft_ms"] == 100.0
+    assert found["itl_p50_ms"] == pytest.approx(10.0)
+    assert found["tpot_ms"] == pytest.approx(90.0 / 19)
+    assert found["acceptance_length"] == pytest.approx(2.0)
+    assert found["acceptance_rate"] == pytest.approx(0.5)
+    assert found["rows_per_token"] == pytest.approx(2.0)
+    assert found["rolled_back_share"] == pytest.approx(0.75)
+    assert found["wasted_rows_share"] == pytest.approx(0.5)
+    assert found["payload_up_bytes_per_token"] == pytest.approx(2.5)
+
+
+def test_what_was_not_counted_is_none() -> None:
+    bare = Sample("s", "hf-ar", 0.0, 1.0, 0, 1, (1, 2), (1.0, 2.0), (1, 1))
+    found = figures([bare])
+    assert found["tokens_per_s"] == pytest.approx(1000.0)
+    assert found["acceptance_length"] is None
+    assert found["wire_up_bytes_per_token"] is None
+
+
+def test_a_ratio_is_of_the_prompts_both_have() -> None:
+    fast = [sample("nacre", prompt, gap_ms=5) for prompt in range(4)]
+    slow = [sample("ar", prompt, gap_ms=10) for prompt in range(1, 6)]
+    found = ratio(fast, slow)
+    assert found is not None
+    assert found.prompts == 3
+    assert found.value == pytest.approx(2.0)
+    assert (found.low, found.high) == pytest.approx((2.0, 2.0))
+    assert ratio(fast, []) is None
+
+
+def test_the_interval_repeats_and_covers_the_value() -> None:
+    fast = [sample("nacre", prompt, gap_ms=4 + prompt % 3) for prompt in range(12)]
+    slow = [sample("ar", prompt, gap_ms=10) for prompt in range(12)]
+    first, second = ratio(fast, slow), ratio(fast, slow)
+    assert first == second
+    assert first is not None
+    assert first.low < first.value < first.high
+
+
+def test_repeated_grams() -> None:
+    assert repeated_share([[1, 2, 3, 4, 5, 6]]) == 0.0
+    assert repeated_share([[1] * 8]) == pytest.approx(4 / 5)
+
+
+def test_a_sample_survives_its_json() -> None:
+    assert Sample.from_dict(sample().as_dict()) == sample()
