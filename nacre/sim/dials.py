@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import InvalidArgument
+from nacre.runtime.settings import DrafterSettings, VerifierSettings
 from nacre.sim.dice import Dice
 from nacre.sim.hosted import PassTime
+
+#: What the rules' dials are set to: what the services' settings are.
+_VERIFIER, _DRAFTER = VerifierSettings(), DrafterSettings()
 
 POLICIES = ("nacre", "plain", "sync", "pearl", "pipelined")
 
@@ -93,12 +97,12 @@ class Dials:
     span_s: float = 0.0
     policy: str = "nacre"
     gamma: int = 4
-    pass_rows: int = 32
-    session_rows: int = 16
-    window_nodes: int = 256
-    batch_nodes: int = 4
-    least_survival: float = 0.01
-    least_sent: float = 0.01
+    pass_rows: int = _VERIFIER.pass_rows
+    session_rows: int = _VERIFIER.session_rows
+    window_nodes: int = _VERIFIER.window_nodes
+    batch_nodes: int = _DRAFTER.batch_nodes
+    least_survival: float = _DRAFTER.least_survival
+    least_sent: float = _DRAFTER.least_sent
     pauses: bool = True
     token_bytes: int = 2
     verifier_dollars_per_hour: float = 0.0

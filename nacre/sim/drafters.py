@@ -50,7 +50,7 @@ class DraftWorker:
     """A drafter process. A step over n nodes takes `step_time(n)`, each message in or out `message_s` of its core.
 
     A prompt that is new to it counts as nodes of the first step, as it does in the engine. `as_shipped`: it coalesces
-    messages and calibrates survivals; without, it is plain and its checkers can follow.
+    messages, calibrates survivals and minds the distance; without, it is plain and its checkers can follow.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class DraftWorker:
         self.totals = DraftTotals()
         self.step_s = 0.0
         self.message_s = message_s
+        self.as_shipped = as_shipped
         self.calibration = Calibration() if as_shipped else None
         self.coalesce = COALESCE if as_shipped else 0.0
         self.token_bytes = token_bytes
@@ -219,7 +220,7 @@ class DrafterActor:
                     self._checks.reanchored()
             case Commit():
                 self._commit(message)
-                self._verify_s = message.verify_ms / 1e3
+                self._measured(message)
                 self.offer()
                 self.worker.wake()
                 return
@@ -334,6 +335,13 @@ class DrafterActor:
         self.worker.proposer.committed(self.number, rollback.tokens, rollback.trunk)
         if self._checks is not None:
             self._checks.committed()
+
+    def _measured(self, commit: Commit) -> None:
+        """A shipped drafter knows how many passes end while its words travel."""
+        if self.session is None or commit.verify_ms <= 0 or not self.worker.as_shipped:
+            return
+        self._verify_s = commit.verify_ms / 1e3
+        self.session.passes_away = 2 * self.spec.link.delay_s / self._verify_s
 
     def _forget(self) -> None:
         if self.stream is not None:

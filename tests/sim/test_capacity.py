@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from nacre.errors import InvalidArgument
 from nacre.runtime import draft_worker
-from nacre.runtime.settings import DrafterSettings, VerifierSettings
 from nacre.sim import drafters
 from nacre.sim.acceptance import DialledAcceptance
 from nacre.sim.capacity import compare, ideal_throughput, predict, saturation, sweep, swept
@@ -208,14 +207,3 @@ def test_percentiles_and_intervals() -> None:
 
 def test_drafts_wait_for_company_as_long_as_the_shipped_ones() -> None:
     assert drafters.COALESCE == draft_worker.COALESCE
-
-
-def test_the_rules_dials_are_the_services_settings() -> None:
-    for settings, names in (
-        (VerifierSettings, ("pass_rows", "session_rows", "window_nodes")),
-        (DrafterSettings, ("batch_nodes", "least_survival", "least_sent")),
-    ):
-        shipped = {field.name: field.default for field in fields(settings)}
-        assert {name: getattr(Dials(), name) for name in names if name in shipped} == {
-            name: shipped[name] for name in names if name in shipped
-        }
