@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from nacre.bench.yardsticks import never_ending, write
 from nacre.engine import load_model
 from nacre.errors import NacreError
 from nacre.runtime.service import announce_ready
@@ -43,38 +43,6 @@ class Job:
     def load(path: Path) -> Job:
         raw = json.loads(path.read_text())
         return Job(**{**raw, "prompts": tuple(map(tuple, raw["prompts"])), "seeds": tuple(raw["seeds"])})
-
-
-class _Stopwatch:
-    """A streamer that only notes when each token came; the first call is the prompt's."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        self.times.append(time.perf_counter())
-
-    def end(self) -> None:
-        pass
-
-
-def write(
-    model: Any, prompt: Sequence[int], tokens: int, temperature: float, seed: int
-) -> tuple[list[int], list[float]]:
-    """transformers' own `generate`: (tokens, when each came, counted from the call)."""
-    torch.manual_seed(seed)
-    watch = _Stopwatch()
-    ids = torch.tensor([list(prompt)], device=model.device)
-    sampled = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
-    started = time.perf_counter()
-    output = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=tokens,
-        streamer=watch,
-        **({"do_sample": False} | sampled),
-    )
-    return output[0, len(prompt) :].tolist(), [moment - started for moment in watch.times[1:]]
 
 
 @torch.inference_mode()
@@ -106,14 +74,11 @@ def main() -> int:
     except NacreError as error:
         print(f"nacre reference: {error.message}", file=sys.stderr)
         return 2
-    model, job = loaded.model, Job.load(Path(flags.job))
-    # All runs write the same number of tokens, so that times compare: nobody stops at an end-of-text token.
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = 0
+    model, job = never_ending(loaded.model), Job.load(Path(flags.job))
     write(model, job.prompts[0], WARM_UP_TOKENS, job.temperature, 0)
     announce_ready(service="reference")
     for prompt, seed in zip(job.prompts, job.seeds, strict=True):
-        tokens, times = write(model, prompt, job.max_tokens, job.temperature, seed)
+        tokens, times, _ = write(model, prompt, job.max_tokens, job.temperature, seed)
         result = {
             "tokens": len(tokens),
             "first_s": times[0],
