@@ -27,7 +27,7 @@ async def serve(settings: DrafterSettings) -> None:
     limits = DrafterLimits(
         window_nodes=settings.window_nodes,
         least_survival=settings.least_survival,
-        least_sent_survival=settings.least_survival,
+        least_sent_survival=settings.least_sent,
     )
     worker = DraftWorker(proposer, limits, max_sessions=settings.max_sessions, batch_nodes=settings.batch_nodes)
     method = proposer.traits.name

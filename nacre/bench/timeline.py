@@ -6,6 +6,7 @@ says it took; drafts show where their bytes enter the wire. All in milliseconds 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -51,3 +52,10 @@ def timeline(told: Told, rtt_ms: float) -> list[Span]:
         if passage.up and passage.connection != owner:
             spans.append(Span("drafter", ms(passage.entered_s), ms(passage.entered_s), passage.size_bytes))
     return sorted(spans, key=lambda span: (span.begin_ms, span.lane))
+
+
+def telling(timelines: Sequence[Sequence[Mapping[str, Any]]]) -> Sequence[Mapping[str, Any]]:
+    """The one to show where there is room for one: in the middle of those with a wire; empty if there is none."""
+    wired = [spans for spans in timelines if any(span["lane"] == "wire up" for span in spans)]
+    found = wired or timelines
+    return found[len(found) // 2] if found else []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from statistics import median
 from typing import Any
 
@@ -32,8 +33,7 @@ def engine_overhead(
 
     Both compute the same rows of the same text; sampling belongs to neither.
     """
-    plain = load_model(located(target), dtype=dtype, device="cpu", threads=threads).model
-    engine = Engine(load_model(located(target), dtype=dtype, device="cpu", threads=threads))
+    plain, engine = _both(target, dtype, threads)
     random = np.random.default_rng(1)
     text = random.integers(1, VOCABULARY_USED, context + rows).tolist()
     sequence = engine.open("micro", text[:context])
@@ -52,7 +52,16 @@ def engine_overhead(
         engine.advance(sequence, ())
         cache.crop(-rows)
 
-    return _in_turns(ours, theirs, undo, repeats) | {"rows": rows, "context": context}
+    figures = _in_turns(ours, theirs, undo, repeats) | {"rows": rows, "context": context}
+    engine.close(sequence)
+    return figures
+
+
+@cache
+def _both(target: str, dtype: str, threads: int) -> tuple[Any, Engine]:
+    """The plain model and the engine; loaded once, for the engine changes the model that it is given."""
+    plain = load_model(located(target), dtype=dtype, device="cpu", threads=threads).model
+    return plain, Engine(load_model(located(target), dtype=dtype, device="cpu", threads=threads))
 
 
 @torch.inference_mode()

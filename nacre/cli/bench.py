@@ -83,6 +83,7 @@ def bench(
     from nacre.bench.run import Bench, Plan
     from nacre.bench.runners import Runners
     from nacre.bench.spec_bench import write_spec_bench
+    from nacre.bench.timeline import telling
     from nacre.cli.bench_report import print_list, print_report
     from nacre.cli.model_files import inflated_target, resolve
     from nacre.cli.output import ChildLog, Steps, note, print_json
@@ -152,8 +153,7 @@ def bench(
     if spec_bench is not None:
         write_spec_bench(Path(spec_bench), list(results.samples.values()))
     if plot_file is not None:
-        lanes = [spans for name, spans in results.kept.items() if name.startswith("timeline/")]
-        plot(Path(plot_file), results.summary, lanes[len(lanes) // 2] if lanes else [])
+        plot(Path(plot_file), results.summary, telling(results.with_prefix("timeline/")))
     if as_json:
         print_json(results.as_dict())
     else:

@@ -204,7 +204,7 @@ def _proposer_here(**values: Any) -> _Here:
     limits = DrafterLimits(
         window_nodes=settings.window_nodes,
         least_survival=settings.least_survival,
-        least_sent_survival=settings.least_survival,
+        least_sent_survival=settings.least_sent,
     )
     options = {"proposer": built.proposer, "drafting": limits, "batch_nodes": settings.batch_nodes}
     return _Here(options, built.handshake.tokenizer_fingerprint, settings.draft)

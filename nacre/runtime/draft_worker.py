@@ -56,6 +56,7 @@ class _Drafted:
     send: Send
     failed: Callable[[Exception], None]
     opened: bool = False
+    rtt_s: float = 0.0
     verify_s: float = 0.0
     flush: asyncio.TimerHandle | None = None
     news: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
@@ -102,9 +103,11 @@ class DraftWorker:
         window_nodes: int,
         send: Send,
         failed: Callable[[Exception], None],
+        rtt_s: float = 0.0,
     ) -> int:
         """Starts drafting for a session; returns its number here. Raises ResourceExhausted.
 
+        `rtt_s` is how far the verifier is: what is far away must be told of guesses earlier, and of more of them.
         `failed` is told if the proposer cannot go on with this session; it is closed then, the others go on.
         """
         if len(self._sessions) >= self.max_sessions:
@@ -120,7 +123,7 @@ class DraftWorker:
             window_nodes=window_nodes,
             calibration=self._calibration,
         )
-        self._sessions[number] = _Drafted(number, session, context, send, failed)
+        self._sessions[number] = _Drafted(number, session, context, send, failed, rtt_s=rtt_s)
         self._wake.set()
         return number
 
@@ -134,7 +137,9 @@ class DraftWorker:
         self.totals.lost += rollback.lost
         if rollback.tokens:
             drafted.news.append((rollback.tokens, rollback.trunk))
-        drafted.verify_s = commit.verify_ms / 1e3
+        if commit.verify_ms > 0:
+            drafted.verify_s = commit.verify_ms / 1e3
+            drafted.session.passes_away = drafted.rtt_s / drafted.verify_s
         self._offer(drafted)  # the window has room again, or a verifier that was behind has caught up
         self._wake.set()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -78,11 +79,14 @@ async def draft_for_session(
     number: int | None = None
     outgoing = Outgoing()
     try:
+        await call.wait_for_connection()  # so that what is measured below is the way there and back
+        joined = time.monotonic()
         await call.write(pb.SessionRequest(join=pb.Join(handshake=handshake, ticket=ticket, method=method)))
         events = aiter(call)
         event = await anext(events, None)
         if event is None or event.WhichOneof("body") != "opened":
             raise Internal(f"{address} answered Join with something else than Opened")
+        rtt_s = time.monotonic() - joined
         opened = event.opened
         messages.check_handshake(opened.handshake, handshake)
         number = worker.open(
@@ -91,6 +95,7 @@ async def draft_for_session(
             window_nodes=opened.window_nodes,
             send=outgoing.send,
             failed=outgoing.fail,
+            rtt_s=rtt_s,
         )
         if not admitted.done():
             admitted.set_result(opened.session_id)

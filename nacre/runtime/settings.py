@@ -47,7 +47,7 @@ class VerifierSettings:
     chunk_rows: int = setting(256, "most prompt rows in one pass", least=1, most=8192)
     pass_rows: int = setting(32, "most rows of tips and guesses in one pass, over all sessions", least=1, most=4096)
     session_rows: int = setting(16, "most rows of one session in one pass", least=1, most=1024)
-    window_nodes: int = setting(256, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
+    window_nodes: int = setting(512, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
     max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
     log_level: str = setting("info", "debug, info, warning or error")
 
@@ -66,10 +66,13 @@ class DrafterSettings:
     grpc_port: int = setting(8201, "gRPC port; 0 picks a free one", least=0, most=65535)
     metrics_port: int = setting(0, "port of /metrics; 0 turns it off", least=0, most=65535)
     max_sessions: int = setting(32, "most sessions drafted for at a time", least=1, most=10_000)
-    window_nodes: int = setting(256, "most guesses kept for one session", least=1, most=1024)
+    window_nodes: int = setting(512, "most guesses kept for one session", least=1, most=1024)
     batch_nodes: int = setting(4, "most nodes extended in one draft step", least=1, most=256)
     children: int = setting(4, "most rival guesses at one position", least=1, most=32)
-    least_survival: float = setting(0.01, "guesses less likely than this are not extended", least=0, most=1)
+    least_survival: float = setting(0.005, "guesses less likely than this are not made; less far away", least=0, most=1)
+    least_sent: float = setting(
+        0.02, "guesses less likely than this are kept back for now; less far away", least=0, most=1
+    )
     kv_mb: int = setting(256, "memory for the draft model's keys and values, MiB", least=1, most=1_000_000)
     verifiers: tuple[str, ...] = setting(
         (), "addresses it may be told to join, host:port, comma separated; none given: any"

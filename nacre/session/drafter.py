@@ -24,6 +24,8 @@ from nacre.pacing import Calibration
 from nacre.session.messages import Commit, Draft, Reanchor, confidence_byte
 from nacre.tree import DraftTree, Fate, Node
 
+#: Up to so many passes away a verifier is near; per pass beyond it, thresholds fall like this.
+_NEAR, _FAR = 0.5, 2.0
 #: A survival of nothing at all would have no logarithm.
 _LEAST = 1e-9
 
@@ -34,7 +36,7 @@ class DrafterLimits:
 
     `window_nodes` bounds its tree. A node is extended or sent only while its path survival is at least
     `least_survival`: work under a fork that will almost surely lose helps nobody. `least_sent_survival` is the same
-    for sending.
+    for sending. Both fall with the distance of the verifier.
     """
 
     window_nodes: int = 256
@@ -80,6 +82,8 @@ class DrafterSession:
         self._nodes: dict[int, Node] = {}  # node id -> node, live nodes and the tip
         self._extended: set[int] = set()  # ids of nodes that have been extended
         self._nodes[self.tree.tip.id] = self.tree.tip
+        #: How many verify passes end while a message travels to the verifier and the answer back.
+        self.passes_away = 0.0
         self._calibration = calibration
         self._row_budget = 0
         # log2 of path survival, counted from where the session began: a commit changes no node's rank among the rest,
@@ -168,7 +172,14 @@ class DrafterSession:
         return [self._nodes[i] for reach, i in found if -reach >= least or i == self.tree.tip.id]
 
     def _least_reach(self, survival: float) -> float:
-        return self._reach[self.tree.tip.id] + math.log2(survival) if survival > 0 else -math.inf
+        """What a guess must reach to be worth `survival` now.
+
+        Near the verifier only what the next plan can use is of use; what is far away must be right passes ahead.
+        """
+        if survival <= 0:
+            return -math.inf
+        far = max(0.0, self.passes_away - _NEAR)
+        return self._reach[self.tree.tip.id] + math.log2(survival / (1 + _FAR * far))
 
     def node(self, node_id: int) -> Node | None:
         """The live node (or tip) of that id; None if a commit has settled it meanwhile."""

@@ -93,7 +93,7 @@ BREACHES = {
     "no anchor": (breach(first_node=1, parents=[0], tokens=[1]), "anchor"),
     "parent that is not there": (breach(first_node=1, anchor=1, parents=[7], tokens=[1]), "parents[0]"),
     "numbers out of order": (breach(first_node=50, anchor=1, tokens=[1]), "first_node"),
-    "more than the window": (breach(first_node=1, anchor=1, tokens=[1] * 300), "window"),
+    "more than the window": (breach(first_node=1, anchor=1, tokens=[1] * 600), "window"),
     "more than a message takes": (breach(first_node=1, anchor=1, tokens=[1] * 5000), "at most"),
     "no tokens": (breach(first_node=1, anchor=1), "empty"),
     "half a confidence": (breach(first_node=1, anchor=1, tokens=[1, 2], confidence=b"x"), "confidence"),
