@@ -299,7 +299,7 @@ class Bench:
         return Prompts(encoded[: scenario.prompts], encoded[-KEPT_FOR_WARMING:])
 
     async def _any_served(self) -> Served:
-        with self.steps.step("starting the verifier"):
+        with self.steps.step("reading the prompts"):
             return await self.rig.served(await self.rig.verifier({}))
 
 
