@@ -14,6 +14,7 @@ from typing import Any
 from nacre.errors import InvalidArgument
 from nacre.pacing.calibration import Calibration
 from nacre.pacing.policy import MOST_STEPS, Costs, Outcome, PassTime, Policy, PolicyTraits
+from nacre.pacing.reputation import Reputation
 from nacre.pacing.round_tree import TIP, Features, RoundNode, RoundTree
 
 #: name -> module:class
@@ -75,6 +76,7 @@ __all__ = [
     "PassTime",
     "Policy",
     "PolicyTraits",
+    "Reputation",
     "RoundNode",
     "RoundTree",
     "policy_class",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from nacre.drafting import DraftContext, Expansion, Guess, Proposer
 from nacre.errors import ResourceExhausted
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
 
 log = logging.getLogger("nacre.drafter")
@@ -30,7 +30,7 @@ log = logging.getLogger("nacre.drafter")
 Send = Callable[[Draft], None]
 
 #: Guesses that are not urgent go together after this share of a verify pass.
-COALESCE = 1 / 6
+COALESCE = 1 / 4
 #: A step shorter than this is not worth the way to another thread and back.
 INLINE_S = 0.003
 
@@ -86,7 +86,7 @@ class DraftWorker:
         self._sessions: dict[int, _Drafted] = {}
         self._closing: list[int] = []
         self._next = 1
-        self._calibration = Calibration()
+        self._reputation = Reputation()
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
@@ -121,7 +121,7 @@ class DraftWorker:
             end_position=end_position,
             limits=self._limits,
             window_nodes=window_nodes,
-            calibration=self._calibration,
+            reputation=self._reputation,
         )
         self._sessions[number] = _Drafted(number, session, context, send, failed, rtt_s=rtt_s)
         self._wake.set()

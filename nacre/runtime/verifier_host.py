@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
@@ -39,14 +39,6 @@ class HostLimits:
 
 #: What is remembered of drafters that have left: (tenant, method) pairs, the longest unseen go first.
 MAX_REPUTATIONS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class _Reputation:
-    """What guesses of one method were worth to one tenant's sessions."""
-
-    calibration: Calibration
-    usefulness: float
 
 
 class VerifierHost:
@@ -80,7 +72,7 @@ class VerifierHost:
         self._emptied = asyncio.Event()
         self._resolved: list[EngineSession] = []
         self._closing: list[EngineSession] = []
-        self._reputations: OrderedDict[tuple[str, str], _Reputation] = OrderedDict()
+        self._reputations: OrderedDict[tuple[str, str], Reputation] = OrderedDict()
         self._offer = limits.budget.session_rows
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-engine")
 
@@ -147,19 +139,13 @@ class VerifierHost:
     def join(self, session: HostedSession, method: str) -> int:
         """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
         known = self._reputations.get((session.engine.tenant, method))
-        calibration = Calibration()
-        if known is not None:
-            calibration.merge(known.calibration)
-        ordinal = session.machine.join(calibration)
-        if known is not None:
-            session.machine.streams[ordinal].usefulness = known.usefulness
-        return ordinal
+        return session.machine.join(known.copy() if known is not None else Reputation())
 
     def leave(self, session: HostedSession, ordinal: int, method: str) -> None:
         stream = session.machine.streams.get(ordinal)
-        if stream is not None and stream.calibration is not None:
+        if stream is not None and stream.reputation is not None:
             key = (session.engine.tenant, method)
-            self._reputations[key] = _Reputation(stream.calibration, stream.usefulness)
+            self._reputations[key] = stream.reputation
             self._reputations.move_to_end(key)
             while len(self._reputations) > MAX_REPUTATIONS:
                 self._reputations.popitem(last=False)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from nacre.drafting.proposer import TIP, Guess
 from nacre.errors import FailedPrecondition
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.session.messages import Commit, Draft, Reanchor, confidence_byte
 from nacre.tree import DraftTree, Fate, Node
 
@@ -67,7 +67,7 @@ class DrafterSession:
         end_position: int,
         limits: DrafterLimits,
         window_nodes: int,
-        calibration: Calibration | None = None,
+        reputation: Reputation | None = None,
     ) -> None:
         if not tokens:
             raise FailedPrecondition("a session was opened without any committed token; it needs a prompt")
@@ -84,7 +84,7 @@ class DrafterSession:
         self._nodes[self.tree.tip.id] = self.tree.tip
         #: How many verify passes end while a message travels to the verifier and the answer back.
         self.passes_away = 0.0
-        self._calibration = calibration
+        self._reputation = reputation
         self._row_budget = 0
         # log2 of path survival, counted from where the session began: a commit changes no node's rank among the rest,
         # so what is to be extended and what is to be sent wait in heaps. Dead and settled entries are skipped.
@@ -145,10 +145,10 @@ class DrafterSession:
         """What became of the guesses below text, sent or not."""
         node: Node | None = self.tree.tip
         for token in tokens:
-            if self._calibration is None or node is None:
+            if self._reputation is None or node is None or not node.children:
                 return
-            for child in node.children.values():
-                self._calibration.observe(child.rank, child.claimed, child.token == token)
+            guesses = node.children.values()
+            self._reputation.learn((guess.rank, guess.claimed, guess.token == token) for guess in guesses)
             node = node.children.get(token)
 
     # -- guessing ------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class DrafterSession:
     def frontier(self, count: int) -> list[Node]:
         """Up to `count` nodes (the tip among them) that nobody has extended yet, most likely first."""
         found: list[tuple[float, int]] = []
-        if self.tree.full or len(self.tokens) >= self.end_position:
+        if self.tree.full or len(self.tokens) >= self.end_position or self._row_budget == 1:
             return []
         least = self._least_reach(self.limits.least_survival)
         while self._to_extend and len(found) < count:
@@ -203,8 +203,8 @@ class DrafterSession:
                 placed.append(None)
                 continue
             survival = guess.survival
-            if self._calibration is not None:
-                survival = self._calibration.survival(len(parent.children), survival)
+            if self._reputation is not None:
+                survival = self._reputation.survival(len(parent.children), survival)
             reach = self._reach[parent.id] + math.log2(max(survival, _LEAST))
             if reach < least:
                 placed.append(None)
@@ -230,6 +230,11 @@ class DrafterSession:
         return len(self._numbers)
 
     @property
+    def _unwanted(self) -> bool:
+        """Nothing is sent where tips alone fill the verifier's passes, nor what has never helped."""
+        return self._row_budget == 1 or (self._reputation is not None and self._reputation.hopeless)
+
+    @property
     def urgent(self) -> bool:
         """Whether a guess that the verifier's next pass would take has not been sent yet."""
         best = self._best_unsent()
@@ -244,7 +249,7 @@ class DrafterSession:
 
     def outbox(self) -> list[Draft]:
         """Unsent guesses worth sending, best first, as far as the window allows; each call hands them out once."""
-        if self._verifier_position < len(self.tokens):
+        if self._verifier_position < len(self.tokens) or self._unwanted:
             return []
         room = self.window_nodes - len(self._numbers)
         least = self._least_reach(self.limits.least_sent_survival)

@@ -23,7 +23,7 @@ DEFAULT_SURVIVAL = 0.7
 
 
 class SpeculationMode(enum.Enum):
-    LATENCY = "latency"  # never wait: when the engine is free and no guess is there, decode the tip alone
+    LATENCY = "latency"  # wait only where waiting is faster, else decode the tip alone at once
     THROUGHPUT = "throughput"  # guesses take rows only where the batch has room
     OFF = "off"  # plain decoding; drafters may not join
 

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nacre.errors import InvalidArgument, ResourceExhausted
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.session.messages import DEFAULT_SURVIVAL, Draft, survival_of
 from nacre.tree import DraftTree, Fate, Node
 
-#: Weight of one position in a stream's usefulness, and below what it is asked to hold back.
-_FOLLOW = 1 / 8
-LEAST_USEFULNESS = 0.03
+#: What a guess of a hopeless stream is worth at most: less than any row costs.
+_HOPELESS_SURVIVAL = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,8 @@ class DraftStream:
 
     ordinal: int
     window_nodes: int
-    #: What its claims have been worth; None takes them at their word.
-    calibration: Calibration | None = None
-    #: Share of the last positions it guessed at where one of its guesses was right.
-    usefulness: float = 1.0
+    #: What its guesses have been worth; None takes its claims at their word.
+    reputation: Reputation | None = None
     next_node: int = 1
     _live: dict[int, Node] = field(default_factory=dict)
     # Numbers whose guess was committed, and where: a draft that was under way meanwhile may still name them.
@@ -134,8 +131,10 @@ class DraftStream:
             else:
                 claimed = survival_of(draft.confidence[index]) if draft.confidence else DEFAULT_SURVIVAL
                 survival = claimed
-                if self.calibration is not None:
-                    survival = self.calibration.survival(len(parent.children), claimed)
+                if self.reputation is not None:
+                    survival = self.reputation.survival(len(parent.children), claimed)
+                    if self.reputation.hopeless:
+                        survival = min(survival, _HOPELESS_SURVIVAL)
                 node = tree.add(parent, token, survival)
                 if node.holders == 0:
                     node.claimed = claimed
@@ -163,16 +162,18 @@ class DraftStream:
 
     def learn(self, siblings: Sequence[Node], token: int) -> None:
         """The outcome of its guesses for one position: `siblings` hang below text, and `token` was right."""
-        if self.calibration is not None:
-            for node in siblings:
-                self.calibration.observe(node.rank, node.claimed, node.token == token)
-        right = any(node.token == token for node in siblings)
-        self.usefulness += _FOLLOW * (right - self.usefulness)
+        if self.reputation is not None:
+            self.reputation.learn((node.rank, node.claimed, node.token == token) for node in siblings)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the last positions it guessed at where one of its guesses was right; 1 where nothing is known."""
+        return 1.0 if self.reputation is None else self.reputation.usefulness
 
     @property
     def offered_window(self) -> int:
         """How many guesses it should have in flight: one that never helps may only show that it has changed."""
-        return self.window_nodes if self.usefulness >= LEAST_USEFULNESS else 1
+        return 1 if self.reputation is not None and self.reputation.hopeless else self.window_nodes
 
     def settle(self) -> None:
         """Drops the numbers whose nodes have left the tree; right guesses are remembered as trunk positions."""

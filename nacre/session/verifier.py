@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nacre.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.sampling import Choice
 from nacre.session.messages import Commit, Draft, FinishReason, SpeculationMode
 from nacre.session.stream import DraftStream, Received
@@ -101,10 +101,10 @@ class VerifierSession:
 
     # -- drafters ------------------------------------------------------------------------------------------------
 
-    def join(self, calibration: Calibration | None = None) -> int:
+    def join(self, reputation: Reputation | None = None) -> int:
         """Admits a drafter; returns its ordinal. Raises FailedPrecondition or ResourceExhausted.
 
-        `calibration` corrects the survival it claims and learns from what becomes of its guesses.
+        `reputation` corrects the survival it claims and learns from what becomes of its guesses.
         """
         if self.mode is SpeculationMode.OFF:
             raise FailedPrecondition("this session runs with speculation.mode off; no drafter may join it")
@@ -114,7 +114,7 @@ class VerifierSession:
             )
         ordinal = self._next_ordinal
         self._next_ordinal += 1
-        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, calibration)
+        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, reputation)
         return ordinal
 
     def leave(self, ordinal: int) -> None:
@@ -136,7 +136,7 @@ class VerifierSession:
     @property
     def hit_rate(self) -> float:
         """How often one of the best drafter's guesses has been right lately; 0 without a drafter."""
-        return max((stream.usefulness for stream in self.streams.values()), default=0.0)
+        return max((stream.hit_rate for stream in self.streams.values()), default=0.0)
 
     # -- the engine ----------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Proposer
 from nacre.errors import NacreError
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.sampling import SamplingParams
 from nacre.session import Commit, DrafterSession, Reanchor
 from nacre.sim.actors import DrafterSpec
@@ -30,7 +30,7 @@ from nacre.sim.world import Timer, World
 from nacre.tree import Node
 
 #: Share of a verify pass that guesses without urgency wait for company (`nacre/runtime/draft_worker.py`).
-COALESCE = 1 / 6
+COALESCE = 1 / 4
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class DraftWorker:
         self.step_s = 0.0
         self.message_s = message_s
         self.as_shipped = as_shipped
-        self.calibration = Calibration() if as_shipped else None
+        self.reputation = Reputation() if as_shipped else None
         self.coalesce = COALESCE if as_shipped else 0.0
         self.token_bytes = token_bytes
         self.seats: dict[int, DrafterActor] = {}  # by number
@@ -317,7 +317,7 @@ class DrafterActor:
             end_position=opened.end_position,
             limits=self.spec.limits,
             window_nodes=opened.window_nodes,
-            calibration=self.worker.calibration,
+            reputation=self.worker.reputation,
         )
         self._verifier_position = len(opened.tokens)
         self._checks = DrafterChecks(self.session) if self._checked else None

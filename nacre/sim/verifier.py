@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nacre.errors import NacreError, NotFound
-from nacre.pacing import Calibration
+from nacre.pacing import Reputation
 from nacre.session import Commit, Draft, Reanchor, Resolution, VerifierSession, open_session
 from nacre.sim.batch_loop import BatchLoop, Ready
 from nacre.sim.checkers import VerifierChecks
@@ -47,7 +47,7 @@ class VerifierActor:
         self.loop = BatchLoop(world, name, spec, self.core, self.hosted.values, self._settled, ready)
         self._streams: dict[Stream, Hosted | None] = {}
         self._opened = 0
-        self._reputation: tuple[Calibration, float] | None = None
+        self._reputation: Reputation | None = None
         if spec.crash_at_s is not None:
             world.at(spec.crash_at_s, self.crash)
 
@@ -175,13 +175,7 @@ class VerifierActor:
         """A drafter begins with what drafters before it were worth here (the host keeps that per tenant and method)."""
         if not self.spec.calibrates:
             return session.join()
-        calibration = Calibration()
-        if self._reputation is not None:
-            calibration.merge(self._reputation[0])
-        ordinal = session.join(calibration)
-        if self._reputation is not None:
-            session.streams[ordinal].usefulness = self._reputation[1]
-        return ordinal
+        return session.join(self._reputation.copy() if self._reputation is not None else Reputation())
 
     def _seat(self, hosted: Hosted, stream: Stream, ordinal: int) -> None:
         hosted.drafters[stream] = ordinal
@@ -235,8 +229,8 @@ class VerifierActor:
         ordinal = hosted.drafters.pop(stream, None)
         if ordinal is not None:
             left = hosted.session.streams[ordinal]
-            if left.calibration is not None:
-                self._reputation = (left.calibration, left.usefulness)
+            if left.reputation is not None:
+                self._reputation = left.reputation
             hosted.session.leave(ordinal)
             if hosted.checks is not None:
                 hosted.checks.left(ordinal)

@@ -91,12 +91,29 @@ def test_drafters_are_asked_for_as_much_as_still_speeds_up() -> None:
     assert row_offer(1, linear, budget) == 1
 
 
-def test_costs_follow_a_machine_that_slows_down_and_keep_their_shape() -> None:
-    costs = PassCosts([(1, 1.0), (8, 2.0)])
-    for _ in range(100):
-        costs.observe(8, 4.0)
-    assert costs.seconds(1) == pytest.approx(2.0, rel=0.01)
-    assert costs.seconds(15) == pytest.approx(6.0, rel=0.01)
+def test_costs_follow_a_machine_that_slows_down_also_where_nothing_was_seen() -> None:
+    costs = PassCosts([(1, 1.0), (4, 1.5), (8, 2.0)])
+    for _ in range(40):
+        costs.observe(1, 2.0)
+        costs.observe(4, 3.0)
+    assert costs.seconds(8) == pytest.approx(4.0, rel=0.15)
+    assert costs.seconds(12) == pytest.approx(5.0, rel=0.15)
+
+
+def test_a_row_count_that_is_slower_than_the_idle_machine_said_is_learned() -> None:
+    costs = PassCosts([(1, 1.0), (8, 1.1), (12, 1.2), (16, 2.0)])
+    for _ in range(600):
+        costs.observe(1, 1.0)
+        costs.observe(12, 1.5)
+    assert costs.seconds(1) == pytest.approx(1.0, rel=0.03)
+    assert costs.seconds(12) == pytest.approx(1.5, rel=0.05)
+    assert costs.seconds(8) <= costs.seconds(12) <= costs.seconds(16)
+
+
+def test_one_very_slow_pass_changes_little() -> None:
+    costs = PassCosts([(1, 1.0), (8, 1.1)])
+    costs.observe(1, 1000.0)
+    assert costs.seconds(1) < 1.2
 
 
 def test_more_rows_are_never_taken_to_be_faster() -> None:

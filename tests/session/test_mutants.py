@@ -12,8 +12,8 @@ import nacre
 from tests.session.fresh_core import behaviours, load
 from tests.session.mutant_table import MUTANTS, Mutant
 
-ORDERS = 120  # seeded lives of both ends
-WORLDS = 40  # seeded worlds
+ORDERS = 240  # seeded lives of both ends
+WORLDS = 80  # seeded worlds
 
 
 def watch_worlds(modules: Mapping[str, ModuleType]) -> None:

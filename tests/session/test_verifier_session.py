@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, ResourceExhausted
+from nacre.pacing import Reputation
 from nacre.sampling import Choice
 from nacre.session import (
     Draft,
@@ -531,3 +532,35 @@ def test_the_context_may_be_filled_to_the_last_position() -> None:
 def test_a_text_that_has_ended_cannot_be_resumed_beyond_its_end() -> None:
     with pytest.raises(InvalidArgument, match=r"resume\[1\] is 9, which ends"):
         open_session([1], resume=[5, 9, 5], max_tokens=8, max_positions=64, vocab_size=16, stop_ids=frozenset({9}))
+
+
+# -- what drafters were worth ------------------------------------------------------------------------------------------
+
+
+def test_claims_are_corrected_by_what_came_true_verified_or_not() -> None:
+    session = opened(max_tokens=60)
+    reputation = Reputation()
+    ordinal = session.join(reputation)
+    number = 1
+    for _ in range(45):  # sure of token 9, which never comes
+        session.draft(ordinal, Draft(number, (9,), anchor=len(session.tokens), confidence=bytes((0,))))
+        plan = session.plan(1)
+        session.resolve(plan, [Choice(5)])
+        number += 1
+    assert reputation.hopeless
+    assert session.streams[ordinal].offered_window == 1
+    session.draft(ordinal, Draft(number, (9,), anchor=len(session.tokens), confidence=bytes((0,))))
+    (node,) = session.tree.tip.children.values()
+    assert node.survival <= 0.001
+    assert node.claimed == 1.0
+    session.resolve(session.plan(1), [Choice(9)])  # it is right for once
+    assert not reputation.hopeless
+
+
+def test_a_stream_without_a_reputation_is_taken_at_its_word() -> None:
+    session = opened(max_tokens=60)
+    ordinal = session.join()
+    session.draft(ordinal, Draft(1, (9,), anchor=len(session.tokens), confidence=bytes((16,))))
+    (node,) = session.tree.tip.children.values()
+    assert node.survival == 0.5
+    assert session.hit_rate == 1.0
