@@ -13,6 +13,7 @@ from typing import Any
 
 from nacre.bench.baselines import folder, read_toml
 from nacre.bench.load import load_ratio
+from nacre.bench.prediction import efficiency, farthest, measured_rig
 from nacre.bench.results import Results
 from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
 from nacre.errors import InvalidArgument
@@ -131,7 +132,13 @@ def _micro(row: Row, results: Results) -> Found:
 
 
 def _simulator(row: Row, results: Results) -> Found:
-    return Found(None, why="the simulator is not part of this run")
+    samples = list(results.samples.values())
+    draft = results.kept.get("micro/draft-step/1")
+    rig = measured_rig(samples, row.scenario, draft["ours_s"] * 1e3 if draft else None)
+    if rig is None:
+        return Found(None, why=NOT_MEASURED)
+    value = efficiency(rig, samples, row.scenario, row.at) if row.figure == "efficiency" else farthest(rig, samples)
+    return Found(value, why="" if value is not None else NOT_MEASURED, beside="nacre simulate")
 
 
 _KIND = {"ratio": _ratio, "load": _load, "figure": _figure, "micro": _micro, "simulator": _simulator}

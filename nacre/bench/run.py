@@ -223,6 +223,8 @@ class Bench:
                     arrival_tokens=tuple(told.arrival_tokens),
                     counts=told.counts,
                     settings=settings[baseline.name],
+                    pass_rows=tuple(commit.rows for commit in told.commits),
+                    pass_ms=tuple(round(commit.verify_ms, 3) for commit in told.commits),
                 )
                 if baseline.exact:
                     self.results.check_fingerprint(told.fingerprint)

@@ -38,7 +38,10 @@ TAIL = 0.025
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt continued once. `arrivals_ms[i]` is when message i came, counted from the request."""
+    """One prompt continued once. `arrivals_ms[i]` is when message i came, counted from the request.
+
+    `pass_rows[i]` and `pass_ms[i]` are rows and duration of the passes that the client was told of.
+    """
 
     scenario: str
     baseline: str
@@ -51,6 +54,8 @@ class Sample:
     arrival_tokens: tuple[int, ...]
     counts: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    pass_rows: tuple[int, ...] = ()
+    pass_ms: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -74,7 +79,7 @@ class Sample:
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> Sample:
-        lists = ("tokens", "arrivals_ms", "arrival_tokens")
+        lists = ("tokens", "arrivals_ms", "arrival_tokens", "pass_rows", "pass_ms")
         return Sample(**{**raw, **{name: tuple(raw[name]) for name in lists}})
 
 
