@@ -46,7 +46,6 @@ def test_the_timeline_that_is_shown_has_a_wire() -> None:
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     cell = {
         "scenario": "s",
         "temperature": 1.0,

@@ -96,7 +96,6 @@ def test_without_matplotlib_the_plot_says_what_to_install(nacre: Nacre, monkeypa
 
 
 def test_a_plot_is_drawn_whole(nacre: Nacre) -> None:
-    pytest.importorskip("matplotlib")
     assert nacre("simulate", *SMALL, "--sweep", "rtt=0,20", "--plot", "x.svg").code == 0
     assert Path("x.svg").read_text().rstrip().endswith("</svg>")
     assert [path.name for path in Path().iterdir()] == ["x.svg"]
