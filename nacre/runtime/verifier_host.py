@@ -306,7 +306,9 @@ class VerifierHost:
             totals.accepted += resolution.matched
             totals.verify_ms += share_ms
             session.last = resolution.commit
-            session.arrivals.committed(now, hungry=len(machine.tree) == 0)
+            session.arrivals.committed(
+                now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
+            )
             tokens += len(resolution.commit.tokens)
             if machine.finished is not None:
                 log.debug("session %s finished: %s", session.id, machine.finished.value)

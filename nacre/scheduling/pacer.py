@@ -38,6 +38,7 @@ class Pacer:
     _tokens: float = 0.0  # per pass, and
     _seconds: float = 0.0  # from pass to pass, faded alike
     _ended: float = field(default=-1e9)
+    _pause: tuple[Arrivals, float, float] | None = None  # whose it is, since when, how long at most
 
     def share(self, trees: Sequence[DraftTree]) -> Shares:
         return share_rows(trees, self.costs, self.budget)
@@ -52,25 +53,34 @@ class Pacer:
 
     def pause_s(self, now: float, waiting: Sequence[Waiting]) -> float:
         """How long the engine should wait for guesses before it starts with what is there; 0 to start now."""
+        self._charge(now)
         throughput = self.throughput
-        if not self.pauses or not waiting or throughput == 0.0:
+        # Nobody waits for the drafter of somebody else.
+        if not self.pauses or len(waiting) != 1 or throughput == 0.0:
             return 0.0
-        left = self._ended + _LONGEST_PAUSE * self.costs.seconds(len(waiting)) - now
-        if left <= 0:
+        (session,) = waiting
+        left = min(self._ended + _LONGEST_PAUSE * self.costs.seconds(1) - now, session.arrivals.credit_s)
+        due_s = session.arrivals.due_s(now)
+        if due_s is None or due_s > left:
             return 0.0
-        row_s = self.costs.seconds(len(waiting) + 1) - self.costs.seconds(len(waiting))
-        longest = 0.0
-        for session in waiting:
-            due_s = session.arrivals.due_s(now)
-            if due_s is None or due_s > left:
-                continue
-            if worth_waiting(next_gain(session.tree, session.hit_rate), due_s, row_s, throughput):
-                # A message that is a little late is still worth it; one that is much later is not.
-                longest = max(longest, 2 * due_s)
-        return min(longest, left)
+        row_s = self.costs.seconds(2) - self.costs.seconds(1)
+        if not worth_waiting(next_gain(session.tree, session.hit_rate), due_s, row_s, throughput):
+            return 0.0
+        # A message that is a little late is still worth it; one that is much later is not.
+        pause_s = min(2 * due_s, left)
+        self._pause = (session.arrivals, now, pause_s)
+        return pause_s
+
+    def _charge(self, now: float) -> None:
+        """The pause that was granted last is over: its session has paid for it."""
+        if self._pause is not None:
+            arrivals, since, most_s = self._pause
+            arrivals.credit_s -= min(now - since, most_s)
+            self._pause = None
 
     def passed(self, now: float, *, rows: int, seconds: float, tokens: int, prompt_rows: int) -> None:
         """A pass of `rows` rows has ended `now` after `seconds` and committed `tokens`."""
+        self._charge(now)
         if prompt_rows == 0 and rows > 0:
             self.costs.observe(rows, seconds)
             # From end to end while the engine is kept busy: what a pause costs belongs to it.

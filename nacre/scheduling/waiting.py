@@ -5,6 +5,9 @@ length): wait for the next message while the tokens it is expected to add are wo
 the time until it comes, `gain > throughput x (wait + its rows)`. With a cheap drafter near by that is a few
 milliseconds after a miss; with one far away, slow or silent it never happens.
 
+Pauses are paid from what guesses have saved: whoever only seems to be worth waiting for, on purpose or not, costs a
+session a hundredth of its time at most.
+
 Pure: times are the caller's, in seconds.
 """
 
@@ -21,6 +24,9 @@ _FOLLOW_DOWN, _FOLLOW_UP = 0.2, 0.05
 _LOST = 0.6
 #: A message this many times later than expected is not waited for any longer.
 _PATIENCE = 2.0
+#: What a pass adds to the time that may be spent on pauses, as shares of it: in any case, and per guess that was right;
+#: and how many passes' time can be saved up.
+_ALLOWED, _EARNED, _MOST_PASSES = 0.01, 0.5, 4.0
 
 
 @dataclass(slots=True)
@@ -30,14 +36,18 @@ class Arrivals:
     Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time.
     """
 
+    #: Time that may be spent on pauses.
+    credit_s: float = 0.0
     _answer_s: float | None = None
     _gap_s: float | None = None
     _since: float = 0.0
     _hungry: bool = False
     _answered: bool = False
 
-    def committed(self, now: float, *, hungry: bool) -> None:
-        """The tip has moved; `hungry` if no guess is left below it."""
+    def committed(self, now: float, *, hungry: bool, matched: int = 0, pass_s: float = 0.0) -> None:
+        """The tip has moved, over `matched` right guesses; `hungry` if no guess is left below it."""
+        earned_s = (_ALLOWED + _EARNED * matched) * pass_s
+        self.credit_s = min(self.credit_s + earned_s, _MOST_PASSES * pass_s)
         self._since, self._hungry, self._answered = now, hungry, False
 
     def came(self, now: float, *, hungry: bool) -> None:

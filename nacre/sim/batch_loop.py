@@ -158,7 +158,12 @@ class BatchLoop:
         )
         hosted.engine.advance(resolution.path)
         hosted.waiting_since_s = self._world.now_s
-        hosted.arrivals.committed(self._world.now_s, hungry=len(hosted.session.tree) == 0)
+        hosted.arrivals.committed(
+            self._world.now_s,
+            hungry=len(hosted.session.tree) == 0,
+            matched=resolution.matched,
+            pass_s=self._pacer.costs.seconds(1),
+        )
         hosted.tally.passes += 1
         hosted.tally.verified_guesses += resolution.planned
         hosted.tally.accepted_guesses += resolution.matched

@@ -29,6 +29,7 @@ def arrivals(answer_s: float, gap_s: float) -> Arrivals:
         known.came(start + answer_s, hungry=True)
         known.came(start + answer_s + gap_s, hungry=True)
     known.committed(0.0, hungry=True)
+    known.credit_s = 1.0
     return known
 
 
@@ -56,6 +57,29 @@ def test_what_would_only_add_an_unlikely_token_is_not_waited_for() -> None:
     known.came(0.001, hungry=True)
     assert pacer().pause_s(0.001, [Waiting(tree, known, 0.8)]) == 0.0
     assert next_gain(tree, 0.8) == pytest.approx(0.6 * 0.7**10 * 0.8)
+
+
+def test_pauses_are_paid_from_what_guesses_saved() -> None:
+    hopeful = [Waiting(empty(), arrivals(0.003, 0.002), 0.8)]
+    hopeful[0].arrivals.credit_s = 0.0
+    assert pacer().pause_s(0.0, hopeful) == 0.0
+    now = 0.0
+    paused_s = 0.0
+    made = pacer()
+    for _ in range(400):  # it never comes, and nothing is ever right
+        hopeful[0].arrivals.committed(now, hungry=True, matched=0, pass_s=PASS_S)
+        pause_s = made.pause_s(now, hopeful)
+        paused_s += pause_s
+        now += pause_s + PASS_S
+        made.passed(now, rows=1, seconds=PASS_S, tokens=1, prompt_rows=0)
+    assert 0 < paused_s <= 0.011 * now
+    hopeful[0].arrivals.committed(now, hungry=True, matched=1, pass_s=PASS_S)
+    assert made.pause_s(now, hopeful) > 0.0
+
+
+def test_nobody_waits_for_the_drafter_of_somebody_else() -> None:
+    both = [Waiting(empty(), arrivals(0.003, 0.002), 0.8), Waiting(empty(), Arrivals(), 0.0)]
+    assert pacer().pause_s(0.0, both) == 0.0
 
 
 def test_an_overdue_message_and_a_long_pause_end_the_waiting() -> None:

@@ -69,7 +69,7 @@ def test_no_malice_costs_a_pass_or_changes_the_text(kind: str) -> None:
     assert attacked.tokens == alone.tokens
     assert attacked.passes <= alone.passes
     # Worst is who seems to be worth a pause and never is.
-    assert (attacked.seconds or 0.0) <= 1.06 * (alone.seconds or 0.0)
+    assert (attacked.seconds or 0.0) <= 1.015 * (alone.seconds or 0.0)
     (attacked,) = run(*(DrafterSpec(kind=kind, step_s=0.002) for _ in range(3)), verifier=AT_ONCE).sessions
     assert attacked.seconds == pytest.approx(alone.seconds) or attacked.passes < alone.passes
 
