@@ -120,7 +120,7 @@ def resumed(path: Path, identity: Mapping[str, Any]) -> Results:
     for key in sorted(set(there) | set(here)):
         if there.get(key) != here.get(key):
             raise FailedPrecondition(
-                f"{path} was measured with different {key} ({_short(there.get(key))} there, {_short(here.get(key))} "
+                f"{path} was measured with another {key} ({_short(there.get(key))} there, {_short(here.get(key))} "
                 "here); figures of the two do not compare: run again without --resume"
             )
     results = Results(dict(identity), path, started=raw["started"], fingerprint=raw["system_fingerprint"])
