@@ -302,7 +302,7 @@ class RoutedSession:
         failure: NacreError | None = None
         while True:
             try:
-                verifier = self._plane.pool.place(frozenset(tried))
+                verifier = self._plane.pool.place(frozenset(tried), fingerprint=self._fingerprint)
             except (Unavailable, ResourceExhausted) as nobody:
                 failure = failure or nobody
                 spent = time.monotonic() - begun
@@ -312,6 +312,8 @@ class RoutedSession:
                 if spent >= limit:
                     raise failure from None
                 await self._plane.pool.changed(min(wait_s, limit - spent))
+                if wait_s > _FIRST_WAIT_S:  # one that comes and goes must not be asked without a pause
+                    await asyncio.sleep(_FIRST_WAIT_S)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 tried.clear()
                 failure = None

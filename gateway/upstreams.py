@@ -138,11 +138,18 @@ class UpstreamPool:
             raise Unavailable(self._nobody())
         return self.served
 
-    def place(self, exclude: frozenset[str] = frozenset()) -> VerifierUpstream:
-        """The verifier for the next session. Raises Unavailable if none is up, ResourceExhausted if all are full."""
+    def place(self, exclude: frozenset[str] = frozenset(), *, fingerprint: str = "") -> VerifierUpstream:
+        """The verifier for the next session; one that is to go on with a text names the `fingerprint` it began on.
+
+        Raises Unavailable if none is up or serves that, ResourceExhausted if all are full.
+        """
         up = [v for v in self.verifiers.values() if v.up and v.address not in exclude]
         if not up:
             raise Unavailable(self._nobody())
+        if fingerprint:
+            up = [v for v in up if v.model.system_fingerprint == fingerprint]
+            if not up:
+                raise Unavailable(f"this generation began on {fingerprint!r}, which no verifier serves any more")
         best = by_preference(verifier.candidate() for verifier in up)
         if not best:
             raise ResourceExhausted(f"all {len(up)} verifiers are full; try again later")

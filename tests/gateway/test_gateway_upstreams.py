@@ -137,6 +137,14 @@ async def test_placement_says_whether_nobody_is_up_or_everybody_is_full() -> Non
         pool.verifiers[verifier.address].legs.clear()
 
 
+async def test_a_text_goes_on_only_where_what_it_began_on_is_served() -> None:
+    async with FakeVerifier() as verifier, in_process([verifier]) as gateway:
+        pool = gateway.plane.pool
+        assert pool.place(fingerprint=verifier.fingerprint).address == verifier.address
+        with pytest.raises(Unavailable, match="began on 'fp-older'"):
+            pool.place(fingerprint="fp-older")
+
+
 # -- drafters ----------------------------------------------------------------------------------------------------
 
 
