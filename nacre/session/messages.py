@@ -36,7 +36,7 @@ class FinishReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Guesses of one stream: nodes `first_node`, `first_node + 1`, … in order.
+    """Guesses of one stream: nodes `first_node`, `first_node + 1`, … in order; 0 stands for the stream's next number.
 
     `parents[i]` is 0 for a node that hangs below the committed position `anchor - 1` (it guesses position `anchor`),
     and k ≥ 1 for one that hangs below the node numbered k less than itself. An empty `parents` means a chain: each

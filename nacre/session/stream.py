@@ -54,7 +54,7 @@ class DraftStream:
         """Raises InvalidArgument or ResourceExhausted if the message breaks the protocol."""
         count = len(draft.tokens)
         if count == 0:
-            raise InvalidArgument("draft.tokens is empty; send at least one guess", param="tokens")
+            raise InvalidArgument("draft.guesses is empty; send at least one", param="guesses")
         if draft.first_node not in (1, self.next_node):
             raise InvalidArgument(
                 f"draft.first_node is {draft.first_node}; the next node of this stream is {self.next_node} "
@@ -66,11 +66,11 @@ class DraftStream:
             raise ResourceExhausted(
                 f"draft of {count} nodes would leave {unresolved + count} unresolved; the window is "
                 f"{self.window_nodes}: wait for a commit",
-                param="tokens",
+                param="guesses",
             )
         if draft.parents and len(draft.parents) != count:
             raise InvalidArgument(
-                f"draft.parents has {len(draft.parents)} entries for {count} tokens; send one each, or none: a chain",
+                f"draft.parents has {len(draft.parents)} entries for {count} guesses; send one each, or none: a chain",
                 param="parents",
             )
         if draft.confidence and len(draft.confidence) != count:
@@ -81,8 +81,8 @@ class DraftStream:
         for index, token in enumerate(draft.tokens):
             if not 0 <= token < vocab_size:
                 raise InvalidArgument(
-                    f"draft.tokens[{index}] is {token}; token ids of this model are 0 to {vocab_size - 1}",
-                    param="tokens",
+                    f"draft.guesses[{index}] is of token {token}; ids of this model are 0 to {vocab_size - 1}",
+                    param="guesses",
                 )
             self._check_parent(draft, index, committed)
 

@@ -16,7 +16,7 @@ more rows than asked for; at most one plan is under way; memory is bounded by wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nacre.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from nacre.pacing import Reputation
@@ -127,6 +127,8 @@ class VerifierSession:
     def draft(self, ordinal: int, draft: Draft) -> Received:
         """Takes a drafter's guesses. Raises InvalidArgument or ResourceExhausted for that stream alone."""
         stream = self.streams[ordinal]
+        if draft.first_node == 0:
+            draft = replace(draft, first_node=stream.next_node)
         stream.check(draft, committed=len(self.tokens), vocab_size=self.vocab_size)
         received = stream.receive(draft, self.tree, self.tokens, end_position=self.end_position)
         if draft.first_node == 1:

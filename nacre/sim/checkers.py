@@ -16,6 +16,7 @@ same for a DrafterSession from what is put in and what comes out. Neither looks 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nacre.drafting.proposer import TIP, Guess
 from nacre.sampling import Choice
@@ -54,6 +55,10 @@ class StreamModel:
         self.next_number = 1
         self.live: dict[int, Path] = {}
         self.true: dict[int, Path] = {}
+
+    def numbered(self, draft: Draft) -> Draft:
+        """The draft with its number spelled out."""
+        return draft if draft.first_node else replace(draft, first_node=self.next_number)
 
     def find(self, number: int) -> Path | None:
         return self.live.get(number) or self.true.get(number)
@@ -105,6 +110,7 @@ class VerifierChecks:
         """A draft that was taken. It must have been a legal one, and each guess must have gone where it belongs."""
         stream = self.streams[ordinal]
         require(self.is_legal(ordinal, draft), "bounded", "an illegal draft was taken:", draft)
+        draft = stream.numbered(draft)
         if draft.first_node == 1:
             stream.live.clear()
             stream.true.clear()
@@ -136,6 +142,7 @@ class VerifierChecks:
 
     def is_legal(self, ordinal: int, draft: Draft) -> bool:
         """The rules of a draft, written down a second time."""
+        draft = self.streams[ordinal].numbered(draft)
         count = len(draft.tokens)
         restart = draft.first_node == 1
         if count == 0 or not (restart or draft.first_node == self.streams[ordinal].next_number):

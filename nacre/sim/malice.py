@@ -62,7 +62,8 @@ def random_parents(view: View) -> list[Draft]:
     tokens = view.random_tokens(count)
     if view.dice.chance(0.5):
         tokens = view.right_tokens(anchor, count)
-    return [Draft(view.next_number, tokens, anchor=anchor, parents=parents)]
+    first = view.next_number if count % 2 else 0  # either way of saying it
+    return [Draft(first, tokens, anchor=anchor, parents=parents)]
 
 
 def wrong_parents(view: View) -> list[Draft]:
@@ -83,7 +84,7 @@ def no_anchor(view: View) -> list[Draft]:
 
 
 def out_of_order(view: View) -> list[Draft]:
-    first = view.dice.pick((view.next_number + 1, view.next_number + 100, 0, -5, max(2, view.next_number - 1)))
+    first = view.dice.pick((view.next_number + 1, view.next_number + 100, -1, -5, max(2, view.next_number - 1)))
     return [Draft(first, view.random_tokens(2), anchor=len(view.tokens))]
 
 
@@ -222,6 +223,6 @@ class MaliciousDrafter:
             self._messages += 1
             stream.send(self, draft)
             # It counts as the verifier would if all were taken, so that most of its nonsense is well-formed.
-            view.next_number = max(1, draft.first_node + len(draft.tokens))
+            view.next_number = max(1, (draft.first_node or view.next_number) + len(draft.tokens))
             view.sent = [*view.sent[-15:], draft]
         self.world.after(self.spec.step_s, lambda: self._act(stream))

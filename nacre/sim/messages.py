@@ -60,14 +60,16 @@ class Finished:
 
 
 def draft_bytes(draft: Draft, token_bytes: int = 2) -> int:
-    """Payload of a draft: its size as a protobuf message, where a token id takes `token_bytes` (2 up to id 16,383)."""
-    count = len(draft.tokens)
-    size = 1 + _varint(draft.first_node) + _packed(count * token_bytes)
+    """Payload of a draft: its size as a protobuf message, where a token id takes `token_bytes`.
+
+    A guess is its id and eight bits more: three bytes together for ids from 64 to 8,191.
+    """
+    size = _packed(len(draft.tokens) * (token_bytes + 1)) + (2 if draft.first_node == 1 else 0)
     if draft.anchor is not None:
         size += 1 + _varint(draft.anchor)
     if draft.parents:
         size += _packed(sum(map(_varint, draft.parents)))
-    return size + _packed(len(draft.confidence))
+    return size
 
 
 def commit_bytes(commit: Commit, token_bytes: int = 2) -> int:

@@ -118,18 +118,16 @@ class Join(_message.Message):
     def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., ticket: _Optional[str] = ..., position: _Optional[int] = ..., method: _Optional[str] = ...) -> None: ...
 
 class Draft(_message.Message):
-    __slots__ = ("first_node", "anchor", "parents", "tokens", "confidence")
+    __slots__ = ("first_node", "anchor", "parents", "guesses")
     FIRST_NODE_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
-    TOKENS_FIELD_NUMBER: _ClassVar[int]
-    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    GUESSES_FIELD_NUMBER: _ClassVar[int]
     first_node: int
     anchor: int
     parents: _containers.RepeatedScalarFieldContainer[int]
-    tokens: _containers.RepeatedScalarFieldContainer[int]
-    confidence: bytes
-    def __init__(self, first_node: _Optional[int] = ..., anchor: _Optional[int] = ..., parents: _Optional[_Iterable[int]] = ..., tokens: _Optional[_Iterable[int]] = ..., confidence: _Optional[bytes] = ...) -> None: ...
+    guesses: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, first_node: _Optional[int] = ..., anchor: _Optional[int] = ..., parents: _Optional[_Iterable[int]] = ..., guesses: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.sampling import NOISE_VERSION, Choice, SamplingParams
 from nacre.session import Commit, Draft, FinishReason, SpeculationMode
+from nacre.session.messages import DEFAULT_SURVIVAL, confidence_byte
 from nacre.v1 import session_pb2 as pb
 
 PROTOCOL_VERSION = 1
@@ -16,6 +17,8 @@ PROTOCOL_VERSION = 1
 #: Most nodes in one Draft message, whatever the window.
 MAX_DRAFT_NODES = 1024
 MAX_LABEL_BYTES = 128
+#: What a draft without confidences says of its guesses.
+UNKNOWN_CONFIDENCE = confidence_byte(DEFAULT_SURVIVAL)
 
 _MODES: dict[int, SpeculationMode] = {
     pb.SPECULATION_MODE_UNSPECIFIED: SpeculationMode.LATENCY,
@@ -108,27 +111,29 @@ def mode_to_wire(mode: SpeculationMode) -> pb.SpeculationMode:
 
 
 def draft_to_wire(draft: Draft) -> pb.Draft:
+    """One field for token and confidence, and no number where the next one is meant: most drafts are a node or two."""
+    confidence = draft.confidence or bytes([UNKNOWN_CONFIDENCE]) * len(draft.tokens)
     return pb.Draft(
-        first_node=draft.first_node,
+        first_node=draft.first_node if draft.first_node == 1 else 0,
         anchor=draft.anchor,
         parents=draft.parents,
-        tokens=draft.tokens,
-        confidence=draft.confidence,
+        guesses=[token << 8 | byte for token, byte in zip(draft.tokens, confidence, strict=True)],
     )
 
 
 def draft_from_wire(message: pb.Draft) -> Draft:
-    if len(message.tokens) > MAX_DRAFT_NODES:
+    guesses = message.guesses
+    if len(guesses) > MAX_DRAFT_NODES:
         raise InvalidArgument(
-            f"draft.tokens has {len(message.tokens)} entries; at most {MAX_DRAFT_NODES} fit one message",
-            param="tokens",
+            f"draft.guesses has {len(guesses)} entries; at most {MAX_DRAFT_NODES} fit one message",
+            param="guesses",
         )
     return Draft(
         first_node=message.first_node,
-        tokens=tuple(message.tokens),
+        tokens=tuple(guess >> 8 for guess in guesses),
         anchor=message.anchor if message.HasField("anchor") else None,
         parents=tuple(message.parents),
-        confidence=message.confidence,
+        confidence=bytes(guess & 0xFF for guess in guesses),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 import grpc
@@ -39,8 +39,9 @@ def joining(ticket: str) -> pb.SessionRequest:
     return pb.SessionRequest(join=pb.Join(handshake=messages.handshake(), ticket=ticket, method="lookup"))
 
 
-def draft(**fields: Any) -> pb.SessionRequest:
-    return pb.SessionRequest(draft=pb.Draft(**fields))
+def draft(*, tokens: Sequence[int] = (), confidence: int = 0, **fields: Any) -> pb.SessionRequest:
+    """Guesses of these tokens, all with that confidence byte."""
+    return pb.SessionRequest(draft=pb.Draft(guesses=[token << 8 | confidence for token in tokens], **fields))
 
 
 async def _follow(call: grpc.aio.StreamStreamCall) -> pb.Opened:
@@ -54,7 +55,7 @@ async def random_tokens(call: grpc.aio.StreamStreamCall, opened: pb.Opened) -> N
     anchor, number = len(opened.tokens), 1
     while True:
         tokens = [(number * 7919 + i * 104729) % 4096 for i in range(8)]
-        await call.write(draft(first_node=number, anchor=anchor, tokens=tokens, confidence=bytes(8)))
+        await call.write(draft(first_node=number, anchor=anchor, tokens=tokens))
         number += 8
         event = await call.read()
         if event is grpc.aio.EOF or event.WhichOneof("body") == "finished":
@@ -85,7 +86,7 @@ def breach(**fields: Any) -> Callable[[grpc.aio.StreamStreamCall, pb.Opened], Co
 
 
 BREACHES = {
-    "token out of the vocabulary": (breach(first_node=1, anchor=1, tokens=[4096]), "tokens[0]"),
+    "token out of the vocabulary": (breach(first_node=1, anchor=1, tokens=[4096]), "guesses[0]"),
     "anchor from the future": (
         breach(first_node=1, anchor=lambda opened: len(opened.tokens) + 1_000_000, tokens=[1]),
         "anchor",
@@ -96,7 +97,6 @@ BREACHES = {
     "more than the window": (breach(first_node=1, anchor=1, tokens=[1] * 600), "window"),
     "more than a message takes": (breach(first_node=1, anchor=1, tokens=[1] * 5000), "at most"),
     "no tokens": (breach(first_node=1, anchor=1), "empty"),
-    "half a confidence": (breach(first_node=1, anchor=1, tokens=[1, 2], confidence=b"x"), "confidence"),
 }
 
 

@@ -306,7 +306,7 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
                         if ordinal is None:
                             ordinal = hosted.machine.join()
                         hosted.machine.draft(ordinal, messages.draft_from_wire(request.draft))
-                        hosted.received += len(request.draft.tokens)
+                        hosted.received += len(request.draft.guesses)
                     case "cancel":
                         assert owner
                         self.cancels += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -314,23 +314,28 @@ async def test_a_client_may_draft_on_its_own_stream_across_a_move() -> None:
     assert drafting.reanchored == 2
 
 
-async def test_a_draft_from_before_a_move_is_dropped_not_an_error() -> None:
+def guesses(tokens: Sequence[int]) -> list[int]:
+    return [token << 8 | messages.UNKNOWN_CONFIDENCE for token in tokens]
+
+
+@pytest.mark.parametrize("number", [0, 3], ids=["unnumbered", "numbered"])
+async def test_a_draft_from_before_a_move_is_dropped_not_an_error(number: int) -> None:
     async with FakeVerifier(lookahead=0) as one, FakeVerifier(lookahead=0) as two, listening([one, two]) as gateway:
         one.faults.pause_after = two.faults.pause_after = 10
         owner = await (await Owner(gateway, opening()).begin()).listen(until_tokens=10)
         first, second = (one, two) if one.opens else (two, one)
         at = len(PROMPT) + 10
-        draft = pb.Draft(first_node=1, anchor=at, tokens=EXPECTED[10:12])
+        draft = pb.Draft(first_node=1, anchor=at, guesses=guesses(EXPECTED[10:12]))
         await owner.call.write(pb.SessionRequest(draft=draft))
         await until(lambda: first.sessions[0].received == 2)
         await first.stop()
         await until(lambda: second.sessions)
-        stale = pb.Draft(first_node=3, tokens=EXPECTED[12:14])
+        stale = pb.Draft(first_node=number, guesses=guesses(EXPECTED[12:14]))
         await owner.call.write(pb.SessionRequest(draft=stale))
         while not owner.reanchors:
             event = await owner.call.read()
             owner.reanchors.append(event.reanchor.position)
-        fresh = pb.Draft(first_node=1, anchor=at, tokens=EXPECTED[10:13])
+        fresh = pb.Draft(first_node=1, anchor=at, guesses=guesses(EXPECTED[10:13]))
         await owner.call.write(pb.SessionRequest(draft=fresh))
         await until(lambda: second.sessions[0].received == 3)
         second.faults.resume.set()
@@ -342,7 +347,7 @@ async def test_a_bad_draft_ends_the_owners_stream_but_not_the_session() -> None:
     async with FakeVerifier(lookahead=0) as verifier, listening([verifier]) as gateway:
         verifier.faults.pause_after = 10
         owner = await (await Owner(gateway, opening()).begin()).listen(until_tokens=10)
-        bad = pb.Draft(first_node=1, anchor=len(PROMPT), tokens=[10**6])
+        bad = pb.Draft(first_node=1, anchor=len(PROMPT), guesses=guesses([10**6]))
         await owner.call.write(pb.SessionRequest(draft=bad))
         verifier.faults.resume.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -447,7 +452,7 @@ async def test_the_gateway_asks_drafters_for_grpc_sessions_too() -> None:
         ([opening(), opening()], "INVALID_ARGUMENT", "open"),
         ([opening(), b"\x0a\xff garbage"], "INVALID_ARGUMENT", "could not be parsed"),
         (
-            [opening(), pb.SessionRequest(draft=pb.Draft(first_node=1, tokens=[1] * 300_000))],
+            [opening(), pb.SessionRequest(draft=pb.Draft(first_node=1, guesses=[1] * 300_000))],
             "INVALID_ARGUMENT",
             "only Open",
         ),

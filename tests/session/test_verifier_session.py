@@ -326,21 +326,30 @@ def test_no_drafter_joins_a_session_without_speculation() -> None:
         opened(mode=SpeculationMode.OFF).join()
 
 
+def test_a_draft_without_a_number_goes_on_with_the_next() -> None:
+    session = opened()
+    ordinal = session.join()
+    session.draft(ordinal, Draft(1, (5, 6), anchor=3))
+    session.draft(ordinal, Draft(0, (7,), parents=(1,)))
+    session.draft(ordinal, Draft(4, (8,), parents=(1,)))
+    assert session.plan(8).tokens[1:] == (5, 6, 7, 8)
+
+
 # -- breaches of protocol ------------------------------------------------------------------------------------------
 
 BAD, FULL = InvalidArgument, ResourceExhausted
 BREACHES = {
-    "no tokens": (Draft(3, (), anchor=3), BAD, "draft.tokens is empty", "tokens"),
+    "no tokens": (Draft(3, (), anchor=3), BAD, "draft.guesses is empty", "guesses"),
     "a gap in the numbers": (Draft(4, (1,), anchor=3), BAD, "is 4; the next node .* is 3", "first_node"),
     "an old number": (Draft(2, (1,), anchor=3), BAD, "is 2; the next node .* is 3", "first_node"),
-    "number zero": (Draft(0, (1,), anchor=3), BAD, "first_node is 0", "first_node"),
-    "one beyond the window": (Draft(3, (1,) * 7, anchor=3), FULL, "9 .*; the window is 8", "tokens"),
-    "a fresh start beyond the window": (Draft(1, (1,) * 9, anchor=3), FULL, "9 unresolved", "tokens"),
+    "a negative number": (Draft(-1, (1,), anchor=3), BAD, "first_node is -1", "first_node"),
+    "one beyond the window": (Draft(3, (1,) * 7, anchor=3), FULL, "9 .*; the window is 8", "guesses"),
+    "a fresh start beyond the window": (Draft(1, (1,) * 9, anchor=3), FULL, "9 unresolved", "guesses"),
     "too few parents": (Draft(3, (1, 2), anchor=3, parents=(0,)), BAD, "1 entries for 2", "parents"),
     "too many parents": (Draft(3, (1,), anchor=3, parents=(0, 1)), BAD, "2 entries for 1", "parents"),
     "too little confidence": (Draft(3, (1, 2), anchor=3, confidence=b"1"), BAD, "1 bytes for 2", "confidence"),
-    "a token past the vocabulary": (Draft(3, (1, 100), anchor=3), BAD, r"tokens\[1\] is 100; .* 0 to 99", "tokens"),
-    "a negative token": (Draft(3, (-1,), anchor=3), BAD, r"tokens\[0\] is -1", "tokens"),
+    "a token past the vocabulary": (Draft(3, (1, 100), anchor=3), BAD, r"\[1\] is of token 100; .* 0 to 99", "guesses"),
+    "a negative token": (Draft(3, (-1,), anchor=3), BAD, r"guesses\[0\] is of token -1", "guesses"),
     "an anchor in the future": (Draft(3, (1,), anchor=4), BAD, "is 4; it must lie in 1 to 3", "anchor"),
     "an anchor before the text": (Draft(3, (1,), anchor=0), BAD, "anchor is 0", "anchor"),
     "a parent below no anchor": (Draft(3, (1,), parents=(0,)), BAD, "has no anchor", "anchor"),

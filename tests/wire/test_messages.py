@@ -35,9 +35,9 @@ def test_unset_sampling_fields_mean_off() -> None:
 @pytest.mark.parametrize(
     "draft",
     [
-        Draft(first_node=1, tokens=(5,), anchor=7),
-        Draft(first_node=9, tokens=(5, 6), parents=(1, 2), confidence=b"\x00\xff"),
-        Draft(first_node=2, tokens=(4095,) * 3, anchor=0, parents=(0, 0, 1)),
+        Draft(first_node=1, tokens=(5,), anchor=7, confidence=b"\x07"),
+        Draft(first_node=0, tokens=(5, 6), parents=(1, 2), confidence=b"\x00\xff"),
+        Draft(first_node=0, tokens=(4095, (1 << 24) - 1, 0), anchor=0, parents=(0, 0, 1), confidence=bytes(3)),
     ],
 )
 def test_a_draft_survives(draft: Draft) -> None:
@@ -45,9 +45,16 @@ def test_a_draft_survives(draft: Draft) -> None:
     assert messages.draft_from_wire(wire) == draft
 
 
+def test_unknown_confidence_and_the_next_number_are_spelled_out_by_the_reader() -> None:
+    wire = messages.draft_to_wire(Draft(first_node=9, tokens=(5, 6)))
+    assert messages.draft_from_wire(wire) == Draft(first_node=0, tokens=(5, 6), confidence=b"\x08\x08")
+
+
 def test_a_chain_costs_few_bytes() -> None:
     chain = Draft(first_node=100, tokens=(300, 301, 302, 303), confidence=bytes(4))
-    assert messages.draft_to_wire(chain).ByteSize() <= 20
+    assert messages.draft_to_wire(chain).ByteSize() == 14
+    one_more = Draft(first_node=104, tokens=(300,), confidence=bytes(1))
+    assert messages.draft_to_wire(one_more).ByteSize() == 5
 
 
 def test_a_commit_survives_with_its_logprobs() -> None:
@@ -65,7 +72,7 @@ def test_guesses_of_nobody_take_no_bytes() -> None:
 
 def test_a_message_of_too_many_nodes_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="at most 1024"):
-        messages.draft_from_wire(pb.Draft(first_node=1, tokens=[1] * 1025))
+        messages.draft_from_wire(pb.Draft(first_node=1, guesses=[1] * 1025))
 
 
 def test_every_mode_and_reason_survives() -> None:
