@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from nacre.bench import trace
 from nacre.bench.baselines import REFERENCE, Baseline
 from nacre.bench.headline import judged, load_rows
 from nacre.bench.load import LoadOptions, check_texts, run_load
@@ -108,6 +109,29 @@ class Bench:
                 await self._cell(scenario, here, rtt_ms, temperature)
                 if self.plan.timelines:
                     await self._timeline(scenario, here, rtt_ms, temperature)
+        if self.plan.headline:
+            await self._traces(scenario)
+
+    async def _traces(self, scenario: Scenario) -> None:
+        """What the draft model guesses along the texts of this very run, for the simulator to replay."""
+        cell = (scenario.name, REFERENCE, scenario.rtt_ms[0], trace.TEMPERATURE)
+        texts = [s for s in self.results.samples.values() if (s.scenario, s.baseline, s.rtt_ms, s.temperature) == cell]
+        missing = [s for s in texts if trace.kept_as(s) not in self.results.kept]
+        if not missing:
+            return
+        prompts = await self._prompts(scenario)
+        jobs = await self.runners.yardsticks()
+        with self.steps.step(f"{scenario.name}: what is guessed along these texts", total=len(missing)) as advance:
+            for sample in missing:
+                job = {
+                    "way": "trace",
+                    "prompt": prompts.measured[sample.prompt],
+                    "output": sample.tokens,
+                    "temperature": sample.temperature,
+                    "seed": self._seed(sample.prompt, sample.seed),
+                }
+                self.results.keep(trace.kept_as(sample), (await jobs.do(job))["places"])
+                advance(1)
 
     async def _timeline(
         self, scenario: Scenario, baselines: Sequence[Baseline], rtt_ms: float, temperature: float

@@ -70,6 +70,7 @@ class Yardsticks:
         self._dtype, self._threads = dtype, threads
         self._model = never_ending(load_model(located(target), dtype=dtype, device="cpu", threads=threads).model)
         self._assistant: Any = None
+        self._proposer: Any = None
 
     async def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Raises NacreError."""
@@ -85,6 +86,8 @@ class Yardsticks:
                 )
             case "batching":
                 return self._batching(job)
+            case "trace":
+                return self._trace(job)
             case "engine" | "draft-step":
                 from nacre.bench import yardsticks_micro as micro
 
@@ -109,6 +112,19 @@ class Yardsticks:
         config.num_assistant_tokens_schedule = settings["schedule"]
         config.assistant_confidence_threshold = settings.get("confidence", NO_CONFIDENCE)
         return self._assistant
+
+    def _trace(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What the draft model guesses along a text of the target: the places of an acceptance trace."""
+        from nacre.runtime.proposers import build_proposer
+        from nacre.runtime.settings import DrafterSettings
+        from nacre.sampling import SamplingParams, completion_key
+        from nacre.sim.recording import record_places
+
+        if self._proposer is None:
+            self._proposer = build_proposer(DrafterSettings(draft=self._names[1], threads=self._threads)).proposer
+        params = SamplingParams(temperature=job["temperature"])
+        places = record_places(self._proposer, job["prompt"], job["output"], params, completion_key(job["seed"], 0))
+        return {"places": [[[round(s, 4) for s in survivals], rank] for survivals, rank in places]}
 
     def _batching(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """All prompts at once: (tokens of all, seconds). The first call of a process also builds the paged cache."""

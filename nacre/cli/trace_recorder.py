@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from nacre.drafting import DraftContext, Expansion, Guess, Proposer
+from nacre.drafting import Expansion, Guess, Proposer
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import held_out_prompts
@@ -22,7 +22,8 @@ from nacre.runtime.settings import DrafterSettings
 from nacre.runtime.verify_pass import EngineSession, PassItem, VerifyPass
 from nacre.sampling import History, SamplingParams, completion_key
 from nacre.session import open_session
-from nacre.sim.acceptance import MISSED, RecordedAcceptance
+from nacre.sim.acceptance import RecordedAcceptance
+from nacre.sim.recording import Place, record_places
 from nacre.text import Vocabulary
 
 #: Prompts are the first of so many, as the bench takes them.
@@ -63,8 +64,8 @@ class Recorder:
         theirs = built.handshake.tokenizer_fingerprint
         if theirs != loaded.tokenizer_fingerprint:
             raise FailedPrecondition(f"{recording.draft} and {recording.target} have different tokenizers")
-        self._proposer: Proposer = built.proposer
-        self._steps_s: dict[int, list[float]] = {1: [], SIBLINGS: []}
+        self._proposer = _Timed(built.proposer)
+        self._asked = 0
 
     def record(self, advance: Callable[[int], None]) -> RecordedAcceptance:
         recording = self._recording
@@ -84,16 +85,21 @@ class Recorder:
             "tokens": recording.tokens,
             "draft_ms": [
                 [nodes, round(1e3 * median(taken), 3)]
-                for nodes, taken in self._steps_s.items()
+                for nodes, taken in sorted(self._proposer.steps_s.items())
                 if len(taken) > 1 and nodes in (1, SIBLINGS)
             ],
         }
         return RecordedAcceptance(tuple(recorded), about)
 
-    def _text(self, prompt: Sequence[int]) -> tuple[tuple[tuple[float, ...], int], ...]:
+    def _text(self, prompt: Sequence[int]) -> tuple[Place, ...]:
+        params = SamplingParams(temperature=self._recording.temperature)
+        key = completion_key(self._recording.seed, 0)
+        output = self._write(prompt, params, key)
+        return record_places(self._proposer, prompt, output, params, key, guessed=self._time_siblings)
+
+    def _write(self, prompt: Sequence[int], params: SamplingParams, key: int) -> tuple[int, ...]:
+        """The text, as a verifier without drafters writes it."""
         recording, engine = self._recording, self._pass.engine
-        params = SamplingParams(temperature=recording.temperature)
-        key = completion_key(recording.seed, 0)
         room = engine.info.max_positions - len(prompt)
         if recording.tokens > room:
             raise InvalidArgument(
@@ -106,13 +112,8 @@ class Recorder:
             vocab_size=engine.info.vocab_size,
         )
         session = EngineSession("trace", params, key, -1, History(tuple(prompt)))
-        self._proposer.open(0, DraftContext(tuple(prompt), len(prompt), params, key))
-        places: list[tuple[tuple[float, ...], int]] = []
         resolved: list[EngineSession] = []
         while machine.finished is None:
-            (guesses,) = self._propose([Expansion(0, 0, (), ())])
-            if len(places) % SIBLINGS_EVERY == 0:  # only to know how long they take together
-                self._propose([Expansion(0, 1 + i, (g.token,), (1 + i,)) for i, g in enumerate(guesses[:SIBLINGS])])
             plan = machine.plan(1)
             outcomes = self._pass.run([PassItem(None, session, machine, plan, 0.0)], resolved, []).outcomes
             if outcomes[0].error is not None:
@@ -122,19 +123,34 @@ class Recorder:
                 machine.abandon(plan)
                 session.settled()
                 continue
-            resolution = machine.resolve(plan, outcomes[0].sampled)
-            session.committed(resolution)
-            (token,) = resolution.commit.tokens
-            offered = [guess.token for guess in guesses]
-            rank = offered.index(token) if token in offered else MISSED
-            places.append((tuple(guess.survival for guess in guesses), rank))
-            self._proposer.committed(0, (token,), ())
-        self._proposer.close(0)
+            session.committed(machine.resolve(plan, outcomes[0].sampled))
         self._pass.run([], [], [session])
-        return tuple(places)
+        return tuple(machine.tokens[len(prompt) :])
 
-    def _propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+    def _time_siblings(self, guesses: Sequence[Guess]) -> None:
+        """Several nodes at once now and then, only to know how long they take together."""
+        self._asked += 1
+        if self._asked % SIBLINGS_EVERY == 0:
+            self._proposer.propose(
+                [Expansion(0, 1 + i, (g.token,), (1 + i,)) for i, g in enumerate(guesses[:SIBLINGS])]
+            )
+
+
+class _Timed:
+    """A proposer whose steps are timed: seconds by the number of nodes."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self._proposer = proposer
+        self.steps_s: dict[int, list[float]] = {}
+        self.traits, self.open, self.committed, self.close = (
+            proposer.traits,
+            proposer.open,
+            proposer.committed,
+            proposer.close,
+        )
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         started = time.perf_counter()
         guesses = self._proposer.propose(wanted)
-        self._steps_s.setdefault(len(wanted), []).append(time.perf_counter() - started)
+        self.steps_s.setdefault(len(wanted), []).append(time.perf_counter() - started)
         return guesses
