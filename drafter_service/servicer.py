@@ -55,6 +55,8 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             method=self._method,
             sessions=self._worker.session_count,
             max_sessions=0 if self.draining else self._worker.max_sessions,
+            steps=self._worker.totals.steps,
+            busy_ms=self._worker.totals.busy_s * 1e3,
         )
 
     async def Attach(

@@ -13,9 +13,10 @@ from typing import Any
 
 from nacre.bench.baselines import folder, read_toml
 from nacre.bench.load import load_ratio
-from nacre.bench.prediction import efficiency, farthest, measured_rig
+from nacre.bench.prediction import predictor
 from nacre.bench.results import Results
 from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
+from nacre.bench.trace import run_trace
 from nacre.errors import InvalidArgument
 
 KINDS = ("ratio", "load", "figure", "micro", "simulator")
@@ -132,12 +133,10 @@ def _micro(row: Row, results: Results) -> Found:
 
 
 def _simulator(row: Row, results: Results) -> Found:
-    samples = list(results.samples.values())
-    draft = results.kept.get("micro/draft-step/1")
-    rig = measured_rig(samples, row.scenario, draft["ours_s"] * 1e3 if draft else None)
-    if rig is None:
+    found = predictor(results.samples.values(), row.scenario, run_trace(results.kept, row.scenario))
+    if found is None:
         return Found(None, why=NOT_MEASURED)
-    value = efficiency(rig, samples, row.scenario, row.at) if row.figure == "efficiency" else farthest(rig, samples)
+    value = found.efficiency(row.at) if row.figure == "efficiency" else found.farthest()
     return Found(value, why="" if value is not None else NOT_MEASURED, beside="nacre simulate")
 
 

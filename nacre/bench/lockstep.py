@@ -57,6 +57,8 @@ class Log:
     tokens: list[int] = field(default_factory=list)
     arrivals_s: list[float] = field(default_factory=list)
     arrival_tokens: list[int] = field(default_factory=list)
+    pass_rows: list[int] = field(default_factory=list)
+    pass_ms: list[float] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     fingerprint: str = ""
 
@@ -64,6 +66,8 @@ class Log:
         self.arrivals_s.append(time.perf_counter() - self.started)
         self.arrival_tokens.append(len(commit.tokens))
         self.tokens.extend(commit.tokens)
+        self.pass_rows.append(commit.rows)
+        self.pass_ms.append(commit.verify_ms)
         self.counts["commit_bytes"] = self.counts.get("commit_bytes", 0) + commit.ByteSize()
 
 
@@ -128,6 +132,7 @@ class LockstepClient:
                             await self._send(call, rounds.draft())
                     case "finished":
                         log.counts |= counted(event.finished.statistics)
+                        log.counts |= {"draft_steps": stream.steps, "draft_ms": stream.busy_s * 1e3}
                         break
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure, address) from None
@@ -138,6 +143,8 @@ class LockstepClient:
             "tokens": log.tokens,
             "arrivals_s": log.arrivals_s,
             "arrival_tokens": log.arrival_tokens,
+            "pass_rows": log.pass_rows,
+            "pass_ms": log.pass_ms,
             "counts": log.counts,
             "fingerprint": log.fingerprint,
             "draft_step_s": stream.step_s,

@@ -30,6 +30,7 @@ class Stream:
         self.end_position = end_position
         self.most_nodes = most_nodes
         self.step_s = 0.0  # one draft step, as last measured
+        self.steps, self.busy_s = 0, 0.0  # all of them together
         self._proposer = proposer
         self._session = session
         self._next_number = 1
@@ -43,6 +44,8 @@ class Stream:
         started = time.perf_counter()
         found = self._proposer.propose(wanted)
         self.step_s = time.perf_counter() - started
+        self.steps += 1
+        self.busy_s += self.step_s
         return found
 
     def expansion(self, node_id: int, tokens: Sequence[int], ids: Sequence[int]) -> Expansion:

@@ -1,57 +1,106 @@
-"""What the simulator says of a run: the same rules on the pass times and the draft step that the run itself measured.
+"""What the simulator says of a run: the shipped rules on the times and the guesses that the run itself has measured.
 
-Dials come from the run: V(rows) from the passes of `ar` and `nacre`, what lies between two passes from `ar`, the draft
-step from the micro-benchmark. How the draft model guesses comes from the recorded trace of the bundled pair on held-out
-text at T = 1, so other models and temperatures are not predicted.
+Dials come from the run: V(rows) from the passes of the baseline that is predicted, what lies between two passes from
+`ar`, the draft step from the drafter's own count with its messages and bookkeeping. Acceptance is the run's trace, of
+the same texts (`nacre.bench.trace`). So what is predicted is how these times and guesses play together: the protocol.
+
+V and d are taken as they were while the other side was working, too: where both share memory, that is what they cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from nacre.bench.baselines import folder
 from nacre.bench.samples import Sample, tokens_per_s
-from nacre.sim.acceptance import Acceptance, load_acceptance
+from nacre.sim.acceptance import RecordedAcceptance
 from nacre.sim.capacity import ideal_throughput, predict
 from nacre.sim.dials import Dials, with_dials
 
-TRACE = "simulations/bundled-pair.json"
 #: A row count seen less often than this says nothing about its pass time.
 LEAST_PASSES = 5
 #: A node beyond the first adds this share of a step (`python -m nacre.engine.draft_bench`).
 NODE_SHARE = 0.12
+#: What can be predicted: baselines and the simulator's policies of the same rules.
+POLICIES = {"nacre": "nacre", "sync": "sync", "pearl": "pearl"}
 
 
 @dataclass(frozen=True, slots=True)
-class MeasuredRig:
-    """The run's machine as dials."""
+class Predictor:
+    """The samples of one scenario at T = 1 as dials, and what was guessed along their texts."""
 
-    dials: Dials
-    acceptance: Acceptance
+    samples: tuple[Sample, ...]
+    overhead_ms: float
+    acceptance: RecordedAcceptance
+
+    def dials(self, baseline: str, rtt_ms: float) -> Dials | None:
+        """The deployment that a cell was; None where too little of it was measured."""
+        cell = self.cell(baseline, rtt_ms)
+        steps = sum(s.counts.get("draft_steps", 0) for s in cell)
+        points = pass_times(s for s in self.samples if s.baseline == baseline)
+        if points and points[0][0] > 1:
+            alone = pass_times(s for s in self.samples if s.baseline == "ar")[0]
+            points = [alone, *((rows, max(ms, alone[1])) for rows, ms in points)]
+        if not steps or len(points) < 2:
+            return None
+        step_ms = sum(s.counts["draft_ms"] for s in cell) / steps
+        changes: dict[str, Any] = {
+            "policy": POLICIES[baseline],
+            "draft_ms": [[1, step_ms]],
+            "gamma": int(cell[0].settings.get("gamma", 4)),
+            "pass_ms": points,
+            "overhead_ms": self.overhead_ms,
+            "output_tokens": len(cell[0].tokens),
+            "requests": len(self.acceptance.texts),
+            "concurrency": 1,
+            "rtt_ms": rtt_ms,
+        }
+        if baseline == "nacre":  # its steps are of several nodes, nearly always
+            nodes = Dials().batch_nodes
+            changes["draft_ms"] = [[1, step_ms / (1 + NODE_SHARE * (nodes - 1))], [nodes, step_ms]]
+        return with_dials(Dials(), changes)
+
+    def cell(self, baseline: str, rtt_ms: float) -> list[Sample]:
+        return [s for s in self.samples if (s.baseline, s.rtt_ms) == (baseline, rtt_ms)]
+
+    def efficiency(self, rtt_ms: float) -> float | None:
+        """Measured tokens/s of `nacre` over what is possible with these passes, draft steps and guesses."""
+        dials = self.dials("nacre", rtt_ms)
+        if dials is None:
+            return None
+        return tokens_per_s(self.cell("nacre", rtt_ms)) / ideal_throughput(self.acceptance, dials)
+
+    def predictions(self) -> list[tuple[str, float, float, float]]:
+        """(baseline, RTT in ms, predicted tokens/s, measured tokens/s) of every cell that can be predicted."""
+        told = []
+        for baseline in POLICIES:
+            for rtt_ms in sorted({s.rtt_ms for s in self.samples if s.baseline == baseline}):
+                dials = self.dials(baseline, rtt_ms)
+                if dials is not None:
+                    predicted = predict(dials, self.acceptance).session_tokens_per_s
+                    told.append((baseline, rtt_ms, predicted or 0.0, tokens_per_s(self.cell(baseline, rtt_ms))))
+        return told
+
+    def farthest(self) -> float | None:
+        """Over all cells: the largest factor between what is predicted and what was measured."""
+        apart = [
+            max(predicted / measured, measured / predicted)
+            for _, _, predicted, measured in self.predictions()
+            if predicted > 0 and measured > 0
+        ]
+        return max(apart, default=None)
 
 
-def measured_rig(samples: Sequence[Sample], scenario: str, draft_ms: float | None) -> MeasuredRig | None:
+def predictor(samples: Iterable[Sample], scenario: str, acceptance: RecordedAcceptance | None) -> Predictor | None:
     """None where the run has not measured enough."""
-    here = [s for s in samples if s.scenario == scenario and s.temperature == 1.0]
-    plain = [s for s in here if s.baseline == "ar"]
-    points = pass_times(s for s in here if s.baseline in ("ar", "nacre"))
-    if draft_ms is None or not plain or len(points) < 2:
+    here = tuple(s for s in samples if s.scenario == scenario and s.temperature == 1.0)
+    plain = [s for s in here if s.baseline == "ar" and len(s.pass_ms) > 1]
+    if acceptance is None or not plain:
         return None
-    between = [
-        (1e3 * s.decode_s - sum(s.pass_ms[1:])) / max(1, len(s.pass_ms) - 1) for s in plain if len(s.pass_ms) > 1
-    ]
-    changes: dict[str, Any] = {
-        "pass_ms": points,
-        "overhead_ms": max(0.0, median(between)) if between else 0.0,
-        "draft_ms": [[1, draft_ms], [4, draft_ms * (1 + 3 * NODE_SHARE)]],
-        "output_tokens": len(plain[0].tokens),
-        "requests": 24,
-        "concurrency": 1,
-    }
-    return MeasuredRig(with_dials(Dials(), changes), load_acceptance(folder() / TRACE))
+    between = [(1e3 * s.decode_s - sum(s.pass_ms[1:])) / (len(s.pass_ms) - 1) for s in plain]
+    return Predictor(here, max(0.0, median(between)), acceptance)
 
 
 def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:
@@ -67,44 +116,3 @@ def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:
         if len(times[rows]) >= LEAST_PASSES:
             points.append((rows, max(median(times[rows]), points[-1][1] if points else 0.0)))
     return points
-
-
-def efficiency(rig: MeasuredRig, samples: Sequence[Sample], scenario: str, rtt_ms: float) -> float | None:
-    """Measured tokens/s of `nacre` over what is possible with these passes, draft steps and guesses."""
-    found = _cell(samples, scenario, "nacre", rtt_ms)
-    if not found:
-        return None
-    return tokens_per_s(found) / ideal_throughput(rig.acceptance, with_dials(rig.dials, {"rtt_ms": rtt_ms}))
-
-
-def farthest(rig: MeasuredRig, samples: Sequence[Sample]) -> float | None:
-    """Over all cells of nacre, sync and pearl: the largest factor between what is predicted and what was measured."""
-    apart = [
-        max(predicted / measured, measured / predicted)
-        for _, _, predicted, measured in predictions(rig, samples)
-        if predicted > 0 and measured > 0
-    ]
-    return max(apart, default=None)
-
-
-def predictions(
-    rig: MeasuredRig, samples: Sequence[Sample], scenario: str = "rtt"
-) -> list[tuple[str, float, float, float]]:
-    """(baseline, RTT in ms, predicted tokens/s, measured tokens/s) of every cell that can be predicted."""
-    told = []
-    for name, policy in (("nacre", "nacre"), ("sync", "sync"), ("pearl", "pearl")):
-        for rtt_ms in sorted({s.rtt_ms for s in samples if s.scenario == scenario and s.baseline == name}):
-            found = _cell(samples, scenario, name, rtt_ms)
-            if not found:
-                continue
-            changes: dict[str, Any] = {"policy": policy, "rtt_ms": rtt_ms}
-            if policy != "nacre":
-                changes["gamma"] = int(found[0].settings.get("gamma", 4))
-            predicted = predict(with_dials(rig.dials, changes), rig.acceptance).session_tokens_per_s
-            told.append((name, rtt_ms, predicted or 0.0, tokens_per_s(found)))
-    return told
-
-
-def _cell(samples: Sequence[Sample], scenario: str, baseline: str, rtt_ms: float) -> list[Sample]:
-    wanted = (scenario, baseline, rtt_ms, 1.0)
-    return [s for s in samples if (s.scenario, s.baseline, s.rtt_ms, s.temperature) == wanted]

@@ -109,7 +109,7 @@ class Bench:
                 await self._cell(scenario, here, rtt_ms, temperature)
                 if self.plan.timelines:
                     await self._timeline(scenario, here, rtt_ms, temperature)
-        if self.plan.headline:
+        if any(b.name == "nacre" for b in baselines) and trace.TEMPERATURE in scenario.temperature:
             await self._traces(scenario)
 
     async def _traces(self, scenario: Scenario) -> None:

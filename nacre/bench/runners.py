@@ -10,8 +10,9 @@ from typing import Any
 
 from nacre.bench.baselines import Baseline
 from nacre.bench.jobs import Jobs
-from nacre.bench.one_session import Asked, Told, generate
+from nacre.bench.one_session import Asked, Commit, Told, generate
 from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, until_idle
+from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
 LOCKSTEP_ROWS = 64
@@ -64,7 +65,9 @@ class Runners:
                 drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
                 wire = await self.rig.wire(address, rtt_ms)
                 served = await self.rig.served(address)
+                before = await self._drafted(drafter)
                 told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
+                told.counts |= {name: total - before[name] for name, total in (await self._drafted(drafter)).items()}
         await until_idle()
         return told
 
@@ -107,6 +110,14 @@ class Runners:
             )
         )
 
+    async def _drafted(self, drafter: str | None) -> dict[str, float]:
+        """Steps of a drafter so far, and the time they took; nothing without a drafter."""
+        if drafter is None:
+            return {}
+        stub: Any = drafter_pb2_grpc.DrafterStub(self.rig.channel(drafter))
+        now = await stub.GetDrafter(drafter_pb2.GetDrafterRequest())
+        return {"draft_steps": now.steps, "draft_ms": now.busy_ms}
+
     async def yardsticks(self) -> Jobs:
         """transformers, on the verifier's core: it idles while they run."""
         options = self.rig.options
@@ -130,6 +141,16 @@ def _told(answer: Mapping[str, Any]) -> Told:
         tokens=tuple(answer["tokens"]),
         arrivals_s=list(answer["arrivals_s"]),
         arrival_tokens=list(answer["arrival_tokens"]),
+        commits=[
+            Commit(arrived, tokens, rows, ms, 0.0)
+            for arrived, tokens, rows, ms in zip(
+                answer["arrivals_s"],
+                answer["arrival_tokens"],
+                answer.get("pass_rows", ()),
+                answer.get("pass_ms", ()),
+                strict=False,
+            )
+        ],
         counts=dict(answer.get("counts", {})),
         fingerprint=answer.get("fingerprint", ""),
         extra={key: answer[key] for key in ("draft_step_s", "verify_s") if key in answer},

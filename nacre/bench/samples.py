@@ -30,6 +30,8 @@ COUNTS = (
     "wire_down_bytes",
     "verify_ms",
     "prefill_ms",
+    "draft_steps",
+    "draft_ms",
 )
 RESAMPLES = 2000
 #: Interval that the bootstrap reports: 95 %.

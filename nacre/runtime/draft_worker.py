@@ -37,9 +37,13 @@ INLINE_S = 0.003
 
 @dataclass(slots=True)
 class DraftTotals:
-    """What one worker has done: nodes it guessed, nodes sent, nodes that turned out right, nodes that died."""
+    """What one worker has done: nodes it guessed, nodes sent, nodes that turned out right, nodes that died.
+
+    `busy_s` is the time of its steps with all that comes with them, reading prompts apart.
+    """
 
     steps: int = 0
+    busy_s: float = 0.0
     guessed: int = 0
     sent: int = 0
     right: int = 0
@@ -164,6 +168,7 @@ class DraftWorker:
         try:
             while True:
                 await self._wake.wait()
+                began = time.perf_counter()
                 step = self._plan()
                 if step is None:
                     self._wake.clear()
@@ -179,6 +184,8 @@ class DraftWorker:
                 for number, error in failures.items():
                     self._fail(number, error)
                 self._apply(step, guesses)
+                if not step.opening:
+                    self.totals.busy_s += time.perf_counter() - began
         finally:
             self._thread.shutdown(wait=True)
 

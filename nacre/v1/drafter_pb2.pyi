@@ -25,13 +25,17 @@ class GetDrafterRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetDrafterResponse(_message.Message):
-    __slots__ = ("handshake", "method", "sessions", "max_sessions")
+    __slots__ = ("handshake", "method", "sessions", "max_sessions", "steps", "busy_ms")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    BUSY_MS_FIELD_NUMBER: _ClassVar[int]
     handshake: _session_pb2.Handshake
     method: str
     sessions: int
     max_sessions: int
-    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ...) -> None: ...
+    steps: int
+    busy_ms: float
+    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., steps: _Optional[int] = ..., busy_ms: _Optional[float] = ...) -> None: ...

@@ -6,8 +6,17 @@ from typing import Any
 
 import pytest
 
-from nacre.bench.prediction import efficiency, farthest, measured_rig, pass_times, predictions
+from nacre.bench.prediction import Predictor, pass_times, predictor
 from nacre.bench.samples import Sample
+from nacre.bench.trace import kept_as, run_trace
+from nacre.sim.acceptance import MISSED
+
+#: Two texts; every fifth token is none of the guesses.
+KEPT = {
+    f"trace/rtt/1/{prompt}": [[[0.8, 0.1], MISSED if (place + prompt) % 5 == 0 else 0] for place in range(160)]
+    for prompt in range(2)
+}
+TRACE = run_trace(KEPT, "rtt")
 
 
 def sample(baseline: str, *, pass_ms: float, rows: int, gap_ms: float, tokens: int = 1, **more: Any) -> Sample:
@@ -30,11 +39,18 @@ def sample(baseline: str, *, pass_ms: float, rows: int, gap_ms: float, tokens: i
     )
 
 
+DRAFTED = {"draft_steps": 200, "draft_ms": 200.0}
 RUN = [
     sample("ar", pass_ms=25.0, rows=1, gap_ms=1.0),
-    sample("nacre", pass_ms=30.0, rows=8, gap_ms=2.0, tokens=4),
-    sample("sync", pass_ms=30.0, rows=7, gap_ms=8.0, tokens=3, settings={"gamma": 6}),
+    sample("nacre", pass_ms=30.0, rows=8, gap_ms=2.0, tokens=4, counts=DRAFTED),
+    sample("sync", pass_ms=29.0, rows=7, gap_ms=8.0, tokens=3, settings={"gamma": 6}, counts=DRAFTED),
 ]
+
+
+def of_run(samples: list[Sample] = RUN) -> Predictor:
+    found = predictor(samples, "rtt", TRACE)
+    assert found is not None
+    return found
 
 
 def test_pass_times_are_medians_without_the_prompt_and_never_fall() -> None:
@@ -43,28 +59,45 @@ def test_pass_times_are_medians_without_the_prompt_and_never_fall() -> None:
     assert pass_times([slower, RUN[1]]) == [(1, 40.0), (8, 40.0)]
 
 
-def test_the_rig_is_what_the_run_has_measured() -> None:
-    rig = measured_rig(RUN, "rtt", 0.6)
-    assert rig is not None
-    assert rig.dials.overhead_ms == pytest.approx(1.0)
-    assert rig.dials.pass_ms == ((1, 25.0), (8, 30.0))
+def test_a_trace_holds_the_texts_of_its_scenario_only() -> None:
+    assert kept_as(RUN[0]) in KEPT
+    assert TRACE is not None
+    assert TRACE.on_line(1, 4) == ((0.8, 0.1), MISSED)
+    assert run_trace(KEPT, "other") is None
 
 
-@pytest.mark.parametrize(("samples", "draft_ms"), [(RUN, None), (RUN[1:], 0.6), (RUN[:1], 0.6), ([], 0.6)])
-def test_a_run_that_has_not_measured_enough_predicts_nothing(samples: list[Sample], draft_ms: float | None) -> None:
-    assert measured_rig(samples, "rtt", draft_ms) is None
+def test_dials_are_what_the_run_has_measured_of_that_baseline() -> None:
+    found = of_run()
+    nacre, sync = found.dials("nacre", 0), found.dials("sync", 0)
+    assert nacre is not None
+    assert sync is not None
+    assert nacre.overhead_ms == pytest.approx(1.0)
+    assert (nacre.policy, nacre.pass_ms, nacre.draft_ms[-1]) == ("nacre", ((1, 25.0), (8, 30.0)), (4, 1.0))
+    assert (sync.policy, sync.gamma, sync.pass_ms, sync.draft_ms) == ("sync", 6, ((1, 25.0), (7, 29.0)), ((1, 1.0),))
+    assert nacre.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("samples", "trace"), [(RUN, None), (RUN[1:], TRACE), ([], TRACE)], ids=["no trace", "no ar", "nothing"]
+)
+def test_a_run_that_has_not_measured_enough_predicts_nothing(samples: list[Sample], trace: Any) -> None:
+    assert predictor(samples, "rtt", trace) is None
 
 
 def test_what_is_predicted_stands_beside_what_was_measured() -> None:
-    rig = measured_rig(RUN, "rtt", 0.6)
-    assert rig is not None
-    told = predictions(rig, RUN)
+    found = of_run()
+    told = found.predictions()
     assert [(name, rtt) for name, rtt, _, _ in told] == [("nacre", 0), ("sync", 0)]
-    apart = farthest(rig, RUN)
+    apart = found.farthest()
     assert apart == max(max(p / m, m / p) for _, _, p, m in told)
     assert apart is not None
     assert 1 <= apart < 2
-    reached = efficiency(rig, RUN, "rtt", 0)
+    reached = found.efficiency(0)
     assert reached is not None
-    assert 0.5 < reached < 1.5
-    assert efficiency(rig, RUN, "rtt", 100) is None
+    assert 0.5 < reached < 2
+    assert found.efficiency(100) is None
+
+
+def test_a_drafter_that_was_not_counted_is_not_predicted() -> None:
+    uncounted = [RUN[0], sample("nacre", pass_ms=30.0, rows=8, gap_ms=2.0, tokens=4)]
+    assert of_run(uncounted).farthest() is None
