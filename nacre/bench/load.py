@@ -79,7 +79,7 @@ async def run_load(
         load = await _batching(runners, baseline, prompts, seeds, tokens, temperature, sessions, repeat)
         return replace(load, rtt_ms=rtt_ms)  # it has no network: it stands beside what it is compared with
     rig = runners.rig
-    address = await rig.verifier(baseline.verifier)
+    address = await rig.verifier_for(baseline)
     wire, served = await rig.wire(address, rtt_ms), await rig.served(address)
     drafter = None
     if baseline.drafter is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from nacre.bench.baselines import flags_of
+from nacre.bench.baselines import Baseline, flags_of
 from nacre.errors import InvalidArgument
 from nacre.runtime.delay_proxy import DelayProxy, Link, Passage
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
@@ -25,7 +25,8 @@ from nacre.text import Vocabulary
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
 from nacre.wire.errors import error_of
 
-VERIFIER, LOCKSTEP_VERIFIER, DRAFTER = "verifier_service", "verifier_service.lockstep", "drafter_service"
+VERIFIER, DRAFTER = "verifier_service", "drafter_service"
+LOCKSTEP_VERIFIER, ABLATED_VERIFIER = "verifier_service.lockstep", "verifier_service.ablated"
 LOCALHOST = "127.0.0.1"
 
 
@@ -112,6 +113,12 @@ class Rig:
         own = {"target": options.target, "dtype": options.dtype, "threads": options.threads}
         child = await self.child(module, flags_of({**own, **self._service(), **settings}), self.cores.verifier)
         return f"{LOCALHOST}:{child.ready['grpc_port']}"
+
+    async def verifier_for(self, baseline: Baseline) -> str:
+        """The address of the verifier that a baseline of kind `nacre` runs on."""
+        if not baseline.without:
+            return await self.verifier(baseline.verifier)
+        return await self.verifier({**baseline.verifier, "without": baseline.without}, ABLATED_VERIFIER)
 
     async def drafter(self, settings: Mapping[str, Any]) -> str:
         """The address of a drafter with these settings beside the rig's own."""

@@ -60,7 +60,7 @@ class Runners:
             case "transformers":
                 told = await self._transformers(baseline, asked, settings or {})
             case _:
-                address = await self.rig.verifier(baseline.verifier)
+                address = await self.rig.verifier_for(baseline)
                 drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
                 wire = await self.rig.wire(address, rtt_ms)
                 served = await self.rig.served(address)
