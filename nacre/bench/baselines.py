@@ -49,6 +49,7 @@ class Baseline:
     style: str = ""
     way: str = ""
     policy: str = ""
+    local: bool = False  # only where there is no network
 
     @property
     def mode(self) -> SpeculationMode:
@@ -61,7 +62,7 @@ class Baseline:
 
     @property
     def needs_wire(self) -> bool:
-        return self.kind != "transformers"
+        return self.kind != "transformers" and not self.local
 
 
 def folder() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from nacre.bench.baselines import Baseline
 from nacre.bench.jobs import Jobs
 from nacre.bench.one_session import Asked, Told, generate
-from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, until_idle
+from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, busy_ms, until_idle
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
 LOCKSTEP_ROWS = 64
@@ -26,6 +26,7 @@ class Runners:
         self.rig = rig
         self._resources = AsyncExitStack()
         self._jobs: dict[str, Jobs] = {}
+        self._pids: dict[str, int] = {}
         self._calls = 0
 
     async def __aenter__(self) -> Runners:
@@ -64,7 +65,10 @@ class Runners:
                 drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
                 wire = await self.rig.wire(address, rtt_ms)
                 served = await self.rig.served(address)
+                pid = self.rig.pid_at(drafter) if drafter is not None else None
+                busy = busy_ms(pid)
                 told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
+                _count_busy(told, pid, busy)
         await until_idle()
         return told
 
@@ -73,7 +77,9 @@ class Runners:
         address = await self.rig.verifier({**rows, **baseline.verifier}, LOCKSTEP_VERIFIER)
         wire = await self.rig.wire(address, rtt_ms)
         before = wire.bytes_up, wire.bytes_down
-        answer = await (await self._lockstep_jobs()).do(
+        jobs = await self._lockstep_jobs()
+        busy = busy_ms(self._pids[LOCKSTEP])
+        answer = await jobs.do(
             {
                 "address": wire.address,
                 "tenant": asked.tenant,
@@ -87,6 +93,7 @@ class Runners:
             }
         )
         told = _told(answer)
+        _count_busy(told, self._pids[LOCKSTEP], busy)
         if wire.delayed:
             told.counts["wire_up_bytes"] = wire.bytes_up - before[0]
             told.counts["wire_down_bytes"] = wire.bytes_down - before[1]
@@ -119,9 +126,16 @@ class Runners:
     async def _child_jobs(self, module: str, flags: tuple[str, ...], cores: tuple[int, ...]) -> Jobs:
         if module not in self._jobs:
             path = str(self._folder / f"{module.rpartition('.')[2]}.socket")
-            await self.rig.child(module, (*flags, "--socket", path), cores)
+            self._pids[module] = (await self.rig.child(module, (*flags, "--socket", path), cores)).pid
             self._jobs[module] = await Jobs.connect(module, path)
         return self._jobs[module]
+
+
+def _count_busy(told: Told, pid: int | None, before: float | None) -> None:
+    """Counts what the drafter's process has used of its core since `before`, if that was told."""
+    after = busy_ms(pid)
+    if before is not None and after is not None:
+        told.counts["drafter_busy_ms"] = after - before
 
 
 def _told(answer: Mapping[str, Any]) -> Told:
