@@ -29,6 +29,8 @@ from nacre.wire.errors import error_of
 VERIFIER, DRAFTER = "verifier_service", "drafter_service"
 LOCKSTEP_VERIFIER, ABLATED_VERIFIER = "verifier_service.lockstep", "verifier_service.ablated"
 LOCALHOST = "127.0.0.1"
+#: One process serves every scenario, however many sessions it asks for; those that are just leaving count too.
+MOST_SESSIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,12 @@ class Rig:
     async def verifier(self, settings: Mapping[str, Any], module: str = VERIFIER) -> str:
         """The address of a verifier with these settings beside the rig's own."""
         options = self.options
-        own = {"target": options.target, "dtype": options.dtype, "threads": options.threads}
+        own = {
+            "target": options.target,
+            "dtype": options.dtype,
+            "threads": options.threads,
+            "max_sessions": MOST_SESSIONS,
+        }
         wanted = {**own, **self._service(), **settings}
         return self._address(await self.child(module, flags_of(wanted), self._cores_for(int(wanted["threads"]))))
 
@@ -125,7 +132,7 @@ class Rig:
 
     async def drafter(self, settings: Mapping[str, Any]) -> str:
         """The address of a drafter with these settings beside the rig's own."""
-        own = {"draft": self.options.draft, "threads": 1}
+        own = {"draft": self.options.draft, "threads": 1, "max_sessions": MOST_SESSIONS}
         return self._address(
             await self.child(DRAFTER, flags_of({**own, **self._service(), **settings}), self.cores.rest)
         )

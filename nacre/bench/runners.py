@@ -51,10 +51,12 @@ class Runners:
         rtt_ms: float = 0.0,
         settings: Mapping[str, Any] | None = None,
         keep_passages: bool = False,
+        read_before: bool = False,
     ) -> Told:
-        """Raises NacreError."""
+        """Raises NacreError. With `read_before` the verifier may know the prompt from another such call."""
         self._calls += 1
-        asked = Asked(prompt, tokens, temperature, seed, f"bench-{self._calls}", baseline.mode)
+        tenant = "read-before" if read_before else f"bench-{self._calls}"
+        asked = Asked(prompt, tokens, temperature, seed, tenant, baseline.mode)
         match baseline.kind:
             case "lockstep":
                 told = await self._lockstep(baseline, asked, rtt_ms, settings or {})
