@@ -133,7 +133,6 @@ def bench(
     else:
         stem = "headline" if headline else "-".join(Path(item).stem for item in scenarios)
         results = Results(plan.identity(), _new_file(out or f"bench-{stem}-{time.strftime('%Y%m%d-%H%M%S')}.json"))
-
         if (target, draft, parameters, threads) == (None, None, None, None):
             minutes = estimated_s(plan.scenarios, plan.baselines) / 60
             note(f"this takes about {max(1, round(minutes))} min on two cores of a 2.5 GHz server")
