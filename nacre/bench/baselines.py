@@ -20,10 +20,19 @@ from nacre.session import SpeculationMode
 
 KINDS = ("nacre", "lockstep", "transformers")
 STYLES = ("sync", "pearl")
+#: Parts that `verifier_service.ablated` leaves out.
+PARTS = ("self-decode", "late-match")
 #: Ways of transformers' that `nacre.bench.yardsticks` knows.
 WAYS = ("plain", "assisted", "lookup", "batching")
 #: What every speed-up is counted from.
 REFERENCE = "ar"
+_CHOICES = {
+    "kind": KINDS,
+    "speculation": tuple(mode.value for mode in SpeculationMode),
+    "style": ("", *STYLES),
+    "way": ("", *WAYS),
+    "without": ("", *PARTS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +44,12 @@ class Baseline:
     kind: str = "nacre"
     speculation: str = "latency"
     drafter: Mapping[str, Any] | None = None
+    without: str = ""  # a part of the verifier that is left out; see `verifier_service.ablated`
     verifier: Mapping[str, Any] = field(default_factory=dict)
     style: str = ""
     way: str = ""
     policy: str = ""
+    local: bool = False  # only where there is no network
 
     @property
     def mode(self) -> SpeculationMode:
@@ -51,7 +62,7 @@ class Baseline:
 
     @property
     def needs_wire(self) -> bool:
-        return self.kind != "transformers"
+        return self.kind != "transformers" and not self.local
 
 
 def folder() -> Path:
@@ -109,8 +120,7 @@ def _baseline(path: Path, name: str, table: Any) -> Baseline:
     if unknown:
         raise InvalidArgument(f"{where} has {min(unknown)!r}; a baseline has {', '.join(sorted(known))}")
     baseline = Baseline(name, **{"about": "", **table})
-    modes = tuple(mode.value for mode in SpeculationMode)
-    for key, choices in (("kind", KINDS), ("speculation", modes), ("style", ("", *STYLES)), ("way", ("", *WAYS))):
+    for key, choices in _CHOICES.items():
         if getattr(baseline, key) not in choices:
             raise InvalidArgument(f"{where}: {key} is {getattr(baseline, key)!r}; it must be one of {choices}")
     load_settings(VerifierSettings, "verifier", flags_of(baseline.verifier))

@@ -79,12 +79,9 @@ async def run_load(
         load = await _batching(runners, baseline, prompts, seeds, tokens, temperature, sessions, repeat)
         return replace(load, rtt_ms=rtt_ms)  # it has no network: it stands beside what it is compared with
     rig = runners.rig
-    address = await rig.verifier(baseline.verifier)
+    address = await rig.verifier_for(baseline)
     wire, served = await rig.wire(address, rtt_ms), await rig.served(address)
-    drafter = None
-    if baseline.drafter is not None:
-        # Sessions that are just leaving count too.
-        drafter = await rig.drafter({"max_sessions": 2 * len(prompts) + 8, **baseline.drafter})
+    drafter = await rig.drafter(baseline.drafter) if baseline.drafter is not None else None
     tenant = "load"  # every run finds the prompts read
 
     async def one(index: int, length: int = tokens) -> Told:

@@ -9,7 +9,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,6 +39,8 @@ class Results:
     kept: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     memory_mb: dict[str, float] = field(default_factory=dict)
+    #: Seconds that each step of the run took, resumed runs together; starts of processes are part of the steps.
+    took_s: dict[str, float] = field(default_factory=dict)
     _saved_at: float = 0.0
 
     def add(self, sample: Sample) -> None:
@@ -80,10 +83,20 @@ class Results:
             "system_fingerprint": self.fingerprint,
             "hardware": hardware(),
             "peak_memory_mb": self.memory_mb,
+            "took_s": self.took_s,
             "summary": self.summary,
             "kept": self.kept,
             "samples": [sample.as_dict() for sample in self.samples.values()],
         }
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Counts the time of a step."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.took_s[step] = round(self.took_s.get(step, 0.0) + time.monotonic() - started, 3)
 
     @property
     def saved(self) -> bool:
@@ -125,6 +138,7 @@ def resumed(path: Path, identity: Mapping[str, Any]) -> Results:
             )
     results = Results(dict(identity), path, started=raw["started"], fingerprint=raw["system_fingerprint"])
     results.kept = raw["kept"]
+    results.took_s, results.memory_mb = raw["took_s"], raw["peak_memory_mb"]
     for sample in map(Sample.from_dict, raw["samples"]):
         results.samples[sample.key] = sample
     return results

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from nacre.bench.baselines import flags_of
+from nacre.bench.baselines import Baseline, flags_of
 from nacre.errors import InvalidArgument
 from nacre.runtime.delay_proxy import DelayProxy, Link, Passage
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
@@ -25,8 +26,11 @@ from nacre.text import Vocabulary
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
 from nacre.wire.errors import error_of
 
-VERIFIER, LOCKSTEP_VERIFIER, DRAFTER = "verifier_service", "verifier_service.lockstep", "drafter_service"
+VERIFIER, DRAFTER = "verifier_service", "drafter_service"
+LOCKSTEP_VERIFIER, ABLATED_VERIFIER = "verifier_service.lockstep", "verifier_service.ablated"
 LOCALHOST = "127.0.0.1"
+#: One process serves every scenario, however many sessions it asks for; those that are just leaving count too.
+MOST_SESSIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,11 @@ class Rig:
     def __init__(self, options: RigOptions, *, on_line: Callable[[str, str], None] | None = None) -> None:
         self.options = options
         self.cores = _cores(options)
+        self.starting_s = 0.0  # spent on starting processes
         self._resources = AsyncExitStack()
         self._processes = Processes(on_line=on_line)
         self._children: dict[tuple[Any, ...], Child] = {}
+        self._at: dict[str, Child] = {}
         self._wires: dict[tuple[str, float], Wire] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._served: dict[str, Served] = {}
@@ -109,15 +115,27 @@ class Rig:
     async def verifier(self, settings: Mapping[str, Any], module: str = VERIFIER) -> str:
         """The address of a verifier with these settings beside the rig's own."""
         options = self.options
-        own = {"target": options.target, "dtype": options.dtype, "threads": options.threads}
-        child = await self.child(module, flags_of({**own, **self._service(), **settings}), self.cores.verifier)
-        return f"{LOCALHOST}:{child.ready['grpc_port']}"
+        own = {
+            "target": options.target,
+            "dtype": options.dtype,
+            "threads": options.threads,
+            "max_sessions": MOST_SESSIONS,
+        }
+        wanted = {**own, **self._service(), **settings}
+        return self._address(await self.child(module, flags_of(wanted), self._cores_for(int(wanted["threads"]))))
+
+    async def verifier_for(self, baseline: Baseline) -> str:
+        """The address of the verifier that a baseline of kind `nacre` runs on."""
+        if not baseline.without:
+            return await self.verifier(baseline.verifier)
+        return await self.verifier({**baseline.verifier, "without": baseline.without}, ABLATED_VERIFIER)
 
     async def drafter(self, settings: Mapping[str, Any]) -> str:
         """The address of a drafter with these settings beside the rig's own."""
-        own = {"draft": self.options.draft, "threads": 1}
-        child = await self.child(DRAFTER, flags_of({**own, **self._service(), **settings}), self.cores.rest)
-        return f"{LOCALHOST}:{child.ready['grpc_port']}"
+        own = {"draft": self.options.draft, "threads": 1, "max_sessions": MOST_SESSIONS}
+        return self._address(
+            await self.child(DRAFTER, flags_of({**own, **self._service(), **settings}), self.cores.rest)
+        )
 
     async def child(self, module: str, arguments: tuple[str, ...], cores: tuple[int, ...]) -> Child:
         """A running child process of this kind, started if there is none yet."""
@@ -125,7 +143,9 @@ class Rig:
         child = self._children.get(key)
         if child is None or not child.running:
             name = f"{module.rpartition('.')[2].removesuffix('_service')}-{len(self._children) + 1}"
+            began = time.monotonic()
             child = await self._processes.start(ChildSpec(name, module, arguments, cores))
+            self.starting_s += time.monotonic() - began
             self._children[key] = child
         return child
 
@@ -133,6 +153,22 @@ class Rig:
         """Ends a child that is needed no longer, to have its memory back."""
         self._children = {key: other for key, other in self._children.items() if other is not child}
         await self._processes.end(child)
+
+    def pid_at(self, address: str) -> int | None:
+        """The process that serves at an address that `verifier` or `drafter` has told."""
+        child = self._at.get(address)
+        return None if child is None else child.pid
+
+    def _address(self, child: Child) -> str:
+        address = f"{LOCALHOST}:{child.ready['grpc_port']}"
+        self._at[address] = child
+        return address
+
+    def _cores_for(self, threads: int) -> tuple[int, ...]:
+        """The verifier's cores, and the next ones too for a baseline with more threads than the rig's."""
+        if not self.options.pin or threads <= len(self.cores.verifier):
+            return self.cores.verifier
+        return tuple(sorted(self.cores.before))[:threads]
 
     def _service(self) -> dict[str, Any]:
         return {"host": LOCALHOST, "grpc_port": 0, "log_level": self.options.log_level}
@@ -192,6 +228,15 @@ def _cores(options: RigOptions) -> Cores:
             f"{len(cores)}: ask for fewer threads or add --no-pin"
         )
     return Cores(cores[: options.threads], cores[options.threads : options.threads + 1], frozenset(cores))
+
+
+def busy_ms(pid: int | None) -> float | None:
+    """Processor time a process has had so far, all its threads together; None where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
 
 
 async def until_idle() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from nacre.bench.baselines import Baseline
 from nacre.bench.jobs import Jobs
 from nacre.bench.one_session import Asked, Commit, Told, generate
-from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, until_idle
+from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, busy_ms, until_idle
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
@@ -27,6 +27,7 @@ class Runners:
         self.rig = rig
         self._resources = AsyncExitStack()
         self._jobs: dict[str, Jobs] = {}
+        self._pids: dict[str, int] = {}
         self._calls = 0
 
     async def __aenter__(self) -> Runners:
@@ -51,22 +52,26 @@ class Runners:
         rtt_ms: float = 0.0,
         settings: Mapping[str, Any] | None = None,
         keep_passages: bool = False,
+        read_before: bool = False,
     ) -> Told:
-        """Raises NacreError."""
+        """Raises NacreError. With `read_before` the verifier may know the prompt from another such call."""
         self._calls += 1
-        asked = Asked(prompt, tokens, temperature, seed, f"bench-{self._calls}", baseline.mode)
+        tenant = "read-before" if read_before else f"bench-{self._calls}"
+        asked = Asked(prompt, tokens, temperature, seed, tenant, baseline.mode)
         match baseline.kind:
             case "lockstep":
                 told = await self._lockstep(baseline, asked, rtt_ms, settings or {})
             case "transformers":
                 told = await self._transformers(baseline, asked, settings or {})
             case _:
-                address = await self.rig.verifier(baseline.verifier)
+                address = await self.rig.verifier_for(baseline)
                 drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
                 wire = await self.rig.wire(address, rtt_ms)
                 served = await self.rig.served(address)
-                before = await self._drafted(drafter)
+                pid = self.rig.pid_at(drafter) if drafter is not None else None
+                before, busy = await self._drafted(drafter), busy_ms(pid)
                 told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
+                _count_busy(told, pid, busy)
                 told.counts |= {name: total - before[name] for name, total in (await self._drafted(drafter)).items()}
         await until_idle()
         return told
@@ -76,7 +81,9 @@ class Runners:
         address = await self.rig.verifier({**rows, **baseline.verifier}, LOCKSTEP_VERIFIER)
         wire = await self.rig.wire(address, rtt_ms)
         before = wire.bytes_up, wire.bytes_down
-        answer = await (await self._lockstep_jobs()).do(
+        jobs = await self._lockstep_jobs()
+        busy = busy_ms(self._pids[LOCKSTEP])
+        answer = await jobs.do(
             {
                 "address": wire.address,
                 "tenant": asked.tenant,
@@ -90,6 +97,7 @@ class Runners:
             }
         )
         told = _told(answer)
+        _count_busy(told, self._pids[LOCKSTEP], busy)
         if wire.delayed:
             told.counts["wire_up_bytes"] = wire.bytes_up - before[0]
             told.counts["wire_down_bytes"] = wire.bytes_down - before[1]
@@ -130,9 +138,16 @@ class Runners:
     async def _child_jobs(self, module: str, flags: tuple[str, ...], cores: tuple[int, ...]) -> Jobs:
         if module not in self._jobs:
             path = str(self._folder / f"{module.rpartition('.')[2]}.socket")
-            await self.rig.child(module, (*flags, "--socket", path), cores)
+            self._pids[module] = (await self.rig.child(module, (*flags, "--socket", path), cores)).pid
             self._jobs[module] = await Jobs.connect(module, path)
         return self._jobs[module]
+
+
+def _count_busy(told: Told, pid: int | None, before: float | None) -> None:
+    """Counts what the drafter's process has used of its core since `before`, if that was told."""
+    after = busy_ms(pid)
+    if before is not None and after is not None:
+        told.counts["drafter_busy_ms"] = after - before
 
 
 def _told(answer: Mapping[str, Any]) -> Told:

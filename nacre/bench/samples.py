@@ -5,7 +5,8 @@ the first message, over the time since it; sums over samples are divided, never 
 request to the first message. *ITL* is the gap between two messages; *TPOT* is (last - first message) / (tokens - 1).
 *Acceptance length* is committed tokens per verify pass, the verifier's own included; *acceptance rate* the share of
 verified guesses that were right. *Rolled back* is the share of guesses sent that did not become text, *wasted rows* the
-share of computed rows that did not.
+share of computed rows that did not. *Idle* is the share of the whole time, request to last message, in which the
+verifier had no pass under way; for a drafter, in which its process used no processor.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ COUNTS = (
     "prefill_ms",
     "draft_steps",
     "draft_ms",
+    "drafter_busy_ms",
 )
 RESAMPLES = 2000
 #: Interval that the bootstrap reports: 95 %.
@@ -109,7 +111,12 @@ def figures(samples: Sequence[Sample]) -> dict[str, float | None]:
         return share(total(name), tokens)
 
     accepted, rows, received = total("accepted"), total("rows"), total("received")
-    verify_ms = total("verify_ms")
+    verify_ms, prefill_ms = total("verify_ms"), total("prefill_ms")
+    whole_ms = sum(sample.arrivals_ms[-1] for sample in samples)
+
+    def idle(busy_ms: float | None) -> float | None:
+        return None if busy_ms is None or not whole_ms else max(0.0, 1 - busy_ms / whole_ms)
+
     return {
         "tokens_per_s": tokens_per_s(samples),
         "ttft_ms": float(np.median([sample.ttft_ms for sample in samples])),
@@ -119,7 +126,8 @@ def figures(samples: Sequence[Sample]) -> dict[str, float | None]:
         "acceptance_length": share(tokens, total("passes")),
         "acceptance_rate": share(accepted, total("verified")),
         "verifier_s_per_token": None if verify_ms is None else share(verify_ms / 1e3, tokens),
-        "verifier_busy_share": share(verify_ms, sum(s.arrivals_ms[-1] for s in samples)),
+        "verifier_idle_share": idle(None if verify_ms is None else verify_ms + (prefill_ms or 0.0)),
+        "drafter_idle_share": idle(total("drafter_busy_ms")),
         "rows_per_token": per_token("rows"),
         "payload_up_bytes_per_token": per_token("draft_bytes"),
         "payload_down_bytes_per_token": per_token("commit_bytes"),

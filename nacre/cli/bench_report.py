@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nacre.bench.results import Results
 
 #: Columns of a table that goes into a file or a pipe.
-_WIDE = 190
+_WIDE = 220
 
 _COLUMNS = (
     ("tokens/s", "tokens_per_s", "{:.1f}"),
@@ -21,6 +21,8 @@ _COLUMNS = (
     ("accepted", "acceptance_rate", "{:.2f}"),
     ("rows/token", "rows_per_token", "{:.2f}"),
     ("verifier ms/token", "verifier_s_per_token", "ms"),
+    ("verifier idle", "verifier_idle_share", "{:.0%}"),
+    ("drafter idle", "drafter_idle_share", "{:.0%}"),
     ("B up/token", "payload_up_bytes_per_token", "{:.1f}"),
     ("rolled back", "rolled_back_share", "{:.0%}"),
 )

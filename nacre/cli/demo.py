@@ -33,10 +33,7 @@ def demo(
     seed: flags.Seed = None,
     target: flags.Target = None,
     draft: flags.Draft = None,
-    parameters: Annotated[
-        str | None,
-        flags.word("--parameters", "Inflate the target to so many, 0: not; default: 113M if it is bundled.", "N"),
-    ] = None,
+    parameters: flags.Parameters = None,
     dtype: flags.Dtype = None,
     device: flags.Device = None,
     threads: flags.Threads = None,

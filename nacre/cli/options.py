@@ -69,6 +69,9 @@ Draft = Annotated[
 Dtype = Annotated[
     str | None, word("--dtype", "The target's numbers: bfloat16 or float32. The draft model keeps its own.", "TYPE")
 ]
+Parameters = Annotated[
+    str | None, word("--parameters", "Inflate the target to so many, 0: not; default: 113M if it is bundled.", "N")
+]
 Device = Annotated[str | None, word("--device", "Where models run: cpu or cuda[:N].", "DEVICE")]
 Threads = Annotated[int | None, whole("--threads", "Compute threads of each process.", 1, 1024)]
 Seed = Annotated[int | None, whole("--seed", "The same seed gives the same text.", 0, MAX_SEED)]

@@ -225,7 +225,12 @@ class VerifierHost:
         return True
 
     def expire(self) -> None:
-        """Cancels sessions whose owner has stayed away beyond the grace period. Call about once a second."""
+        """Cancels sessions whose owner has stayed away beyond the grace period. Call about once a second.
+
+        Sessions that `ready` holds back are asked again, too: it may go by the clock.
+        """
+        if self._ready is not None:
+            self._work.set()
         now = self._clock()
         for session in list(self._sessions.values()):
             if session.owner_lost_at is not None and now - session.owner_lost_at > self.limits.grace_s:

@@ -41,6 +41,8 @@ class DraftStream:
     window_nodes: int
     #: What its guesses have been worth; None takes its claims at their word.
     reputation: Reputation | None = None
+    #: False drops what comes late, right or not: an ablation.
+    late_match: bool = True
     next_node: int = 1
     _live: dict[int, Node] = field(default_factory=dict)
     # Numbers whose guess was committed, and where: a draft that was under way meanwhile may still name them.
@@ -121,7 +123,7 @@ class DraftStream:
             else:
                 parent, position = self._locate(number - offset, tree)
             if position is not None and position < len(committed):
-                if committed[position] == token:  # late, but right
+                if self.late_match and committed[position] == token:  # late, but right
                     self._remember(number, position)
                     late += 1
                 else:

@@ -84,6 +84,7 @@ class VerifierSession:
     limits: SessionLimits
     tree: DraftTree = field(init=False)
     finished: FinishReason | None = None
+    late_match: bool = True  # see `DraftStream`
     streams: dict[int, DraftStream] = field(default_factory=dict)
     # One entry per token committed here, so that an owner that was away gets what it missed, whole.
     guessed_by: list[int] = field(default_factory=list)
@@ -114,7 +115,7 @@ class VerifierSession:
             )
         ordinal = self._next_ordinal
         self._next_ordinal += 1
-        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, reputation)
+        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, reputation, late_match=self.late_match)
         return ordinal
 
     def leave(self, ordinal: int) -> None:

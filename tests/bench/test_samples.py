@@ -6,6 +6,8 @@ import pytest
 
 from nacre.bench.samples import Sample, figures, ratio, repeated_share, tokens_per_s
 
+BUSY = {"verify_ms": 90.0, "prefill_ms": 5.0, "drafter_busy_ms": 38.0}  # of 190 ms
+
 
 def sample(baseline: str = "ar", prompt: int = 0, seed: int = 1, *, gap_ms: float = 10.0, each: int = 1) -> Sample:
     """Ten messages of `each` tokens, `gap_ms` apart, the first after 100 ms."""
@@ -19,7 +21,7 @@ def sample(baseline: str = "ar", prompt: int = 0, seed: int = 1, *, gap_ms: floa
         tokens=tuple(range(10 * each)),
         arrivals_ms=tuple(100.0 + gap_ms * i for i in range(10)),
         arrival_tokens=(each,) * 10,
-        counts={"passes": 10, "rows": 40, "verified": 30, "accepted": 15, "received": 60, "draft_bytes": 50},
+        counts={"passes": 10, "rows": 40, "verified": 30, "accepted": 15, "received": 60, "draft_bytes": 50, **BUSY},
     )
 
 
@@ -40,6 +42,8 @@ def test_figures_are_what_their_definitions_say() -> None:
     assert found["rolled_back_share"] == pytest.approx(0.75)
     assert found["wasted_rows_share"] == pytest.approx(0.5)
     assert found["payload_up_bytes_per_token"] == pytest.approx(2.5)
+    assert found["verifier_idle_share"] == pytest.approx(0.5)
+    assert found["drafter_idle_share"] == pytest.approx(0.8)
 
 
 def test_what_was_not_counted_is_none() -> None:
@@ -47,6 +51,7 @@ def test_what_was_not_counted_is_none() -> None:
     found = figures([bare])
     assert found["tokens_per_s"] == pytest.approx(1000.0)
     assert found["acceptance_length"] is None
+    assert found["verifier_idle_share"] is found["drafter_idle_share"] is None
     assert found["wire_up_bytes_per_token"] is None
 
 

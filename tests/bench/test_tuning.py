@@ -20,6 +20,17 @@ async def test_the_search_comes_near_the_peak(peak: int) -> None:
     assert max(tried, key=lambda each: each["tokens_per_s"])["gamma"] == best["gamma"]
 
 
+async def test_the_least_length_is_only_measured_where_the_next_one_is_best() -> None:
+    asked: list[int] = []
+
+    async def speeds(settings: Sequence[Settings], peak: int = 8) -> list[float]:
+        asked.extend(each["gamma"] for each in settings)
+        return [100.0 - abs(each["gamma"] - peak) for each in settings]
+
+    await best_settings(first_settings(load_baselines()["sync"]), speeds)
+    assert min(asked) == 4
+
+
 def test_pearl_is_also_tried_at_the_length_its_authors_choose() -> None:
     pearl = load_baselines()["pearl"]
     assert {"gamma": 11} in first_settings(pearl, ratio=11.2)

@@ -44,7 +44,9 @@ MUTANTS = (
     Mutant(STREAM, "if not 0 <= token < vocab_size:", "if token < 0:", "token ids are in the vocabulary"),
     Mutant(STREAM, "if not 1 <= draft.anchor <= committed:", "if not 1 <= draft.anchor:", "no anchor in the future"),
     Mutant(STREAM, "elif not 0 < offset < draft.first_node + index:", "elif offset < 0:", "parents are earlier nodes"),
-    Mutant(STREAM, "if committed[position] == token:", "if True:", "a late guess is compared with the text"),
+    Mutant(
+        STREAM, "self.late_match and committed[position] == token", "True", "a late guess is compared with the text"
+    ),
     Mutant(
         STREAM,
         "self._remember(number, position)\n                    late += 1",

@@ -1,0 +1,80 @@
+"""How long a run will take, told before it starts: what the bundled pair takes on two cores of a 2.5 GHz server.
+
+A guess to plan a day by; every figure in here is replaced by what the run measures (`took_s` in its results).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nacre.bench.baselines import Baseline
+from nacre.bench.scenarios import Scenario
+from nacre.bench.tuning import first_settings
+
+#: Seconds: a process until it is ready, a prompt until its first token, a verify pass.
+START_S, READ_S, PASS_S = 9.0, 0.65, 0.033
+#: Seconds a token of transformers' ways to generate.
+TRANSFORMERS_S = {"plain": 0.075, "assisted": 0.065, "lookup": 0.085}
+#: Tokens a round of a lock-step client at its best length, and tokens a pass of Nacre without a network.
+ROUND_TOKENS, NACRE_TOKENS = 4.5, 3.5
+#: Many sessions: tokens a second at most, and the number of sessions that gives half of it.
+MOST_TOKENS_PER_S, HALF_SESSIONS = 300.0, 8
+MICRO_S, BATCHING_S = 45.0, 25.0
+WARM_UP_TOKENS = 24
+
+
+def estimated_s(scenarios: Sequence[Scenario], baselines: dict[str, tuple[Baseline, ...]]) -> float:
+    """Seconds for all scenarios. `baselines` are by scenario."""
+    used = [baseline for scenario in scenarios for baseline in baselines[scenario.name]]
+    verifiers = {(str(b.verifier), b.without, b.kind) for b in used if b.kind != "transformers"}
+    drafters = {str(b.drafter) for b in used if b.drafter is not None}
+    others = {b.kind for b in used if b.kind != "nacre"}
+    starts_s = START_S * (len(verifiers) + len(drafters) + len(others))
+    return starts_s + sum(_scenario_s(scenario, baselines[scenario.name]) for scenario in scenarios)
+
+
+def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
+    if scenario.kind == "micro":
+        return MICRO_S
+    if scenario.kind == "throughput":
+        return _loads_s(scenario, baselines)
+    seconds = 0.0
+    for temperature in scenario.temperature:
+        samples = scenario.prompts * len(scenario.seeds_at(temperature))
+        for rtt_ms in scenario.rtt_ms:
+            for baseline in baselines:
+                if rtt_ms == 0 or baseline.needs_wire:
+                    one_s = READ_S + (rtt_ms / 1e3) + scenario.tokens * _token_s(baseline, rtt_ms / 1e3)
+                    seconds += samples * one_s + scenario.warm_ups * _warm_up_s(scenario, baseline, rtt_ms / 1e3)
+    return seconds
+
+
+def _warm_up_s(scenario: Scenario, baseline: Baseline, rtt_s: float) -> float:
+    token_s = _token_s(baseline, rtt_s)
+    settings = len(first_settings(baseline))
+    if settings:  # the neighbours of the best, and itself again
+        settings += 3
+    read_s = READ_S if baseline.kind == "transformers" else 0.0
+    return READ_S + WARM_UP_TOKENS * token_s + settings * (read_s + rtt_s + scenario.tune_tokens * token_s)
+
+
+def _token_s(baseline: Baseline, rtt_s: float) -> float:
+    if baseline.kind == "transformers":
+        return TRANSFORMERS_S.get(baseline.way, PASS_S)
+    if baseline.kind == "lockstep":
+        return (PASS_S + rtt_s) / ROUND_TOKENS
+    if baseline.drafter is None or baseline.drafter.get("method", "model") != "model":
+        return PASS_S
+    return PASS_S / max(1.2, NACRE_TOKENS - 10 * rtt_s)
+
+
+def _loads_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
+    seconds = READ_S * max(scenario.sessions)
+    for temperature in scenario.temperature:
+        repeats = len(scenario.seeds_at(temperature)) * len(scenario.rtt_ms)
+        for sessions in scenario.sessions:
+            rate = MOST_TOKENS_PER_S * sessions / (sessions + HALF_SESSIONS)
+            for baseline in baselines:
+                extra_s = BATCHING_S if baseline.way == "batching" else 0.0
+                seconds += repeats * (extra_s + sessions * (scenario.tokens / rate + 2 * PASS_S))
+    return seconds
