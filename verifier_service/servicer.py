@@ -71,6 +71,9 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             dtype=info.dtype,
             numerics=info.numerics,
             system_fingerprint=self._served.fingerprint,
+            pass_times=[
+                verifier_pb2.PassTime(rows=rows, ms=1e3 * seconds) for rows, seconds in self._host.pacer.costs.points
+            ],
             tree_refusal=info.tree_refusal,
             sessions=self._host.session_count,
             max_sessions=self._host.limits.max_sessions,

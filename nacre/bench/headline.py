@@ -16,7 +16,7 @@ from nacre.bench.load import load_ratio
 from nacre.bench.prediction import predictor
 from nacre.bench.results import Results
 from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
-from nacre.bench.trace import run_trace
+from nacre.bench.trace import pass_times_kept_as, run_trace
 from nacre.errors import InvalidArgument
 
 KINDS = ("ratio", "load", "figure", "micro", "simulator")
@@ -133,7 +133,12 @@ def _micro(row: Row, results: Results) -> Found:
 
 
 def _simulator(row: Row, results: Results) -> Found:
-    found = predictor(results.samples.values(), row.scenario, run_trace(results.kept, row.scenario))
+    found = predictor(
+        results.samples.values(),
+        row.scenario,
+        run_trace(results.kept, row.scenario),
+        results.kept.get(pass_times_kept_as(row.scenario), ()),
+    )
     if found is None:
         return Found(None, why=NOT_MEASURED)
     value = found.efficiency(row.at) if row.figure == "efficiency" else found.farthest()

@@ -9,7 +9,7 @@ V and d are taken as they were while the other side was working, too: where both
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -34,6 +34,7 @@ class Predictor:
     samples: tuple[Sample, ...]
     overhead_ms: float
     acceptance: RecordedAcceptance
+    known: tuple[tuple[int, float], ...]
 
     def dials(self, baseline: str, rtt_ms: float) -> Dials | None:
         """The deployment that a cell was; None where too little of it was measured."""
@@ -43,6 +44,7 @@ class Predictor:
         if points and points[0][0] > 1:
             alone = pass_times(s for s in self.samples if s.baseline == "ar")[0]
             points = [alone, *((rows, max(ms, alone[1])) for rows, ms in points)]
+        points = beyond(points, self.known)
         if not steps or len(points) < 2:
             return None
         step_ms = sum(s.counts["draft_ms"] for s in cell) / steps
@@ -93,14 +95,19 @@ class Predictor:
         return max(apart, default=None)
 
 
-def predictor(samples: Iterable[Sample], scenario: str, acceptance: RecordedAcceptance | None) -> Predictor | None:
-    """None where the run has not measured enough."""
+def predictor(
+    samples: Iterable[Sample],
+    scenario: str,
+    acceptance: RecordedAcceptance | None,
+    known: Sequence[tuple[int, float]] = (),
+) -> Predictor | None:
+    """None where the run has not measured enough. `known`: V as the verifier has measured it at its start."""
     here = tuple(s for s in samples if s.scenario == scenario and s.temperature == 1.0)
     plain = [s for s in here if s.baseline == "ar" and len(s.pass_ms) > 1]
     if acceptance is None or not plain:
         return None
     between = [(1e3 * s.decode_s - sum(s.pass_ms[1:])) / (len(s.pass_ms) - 1) for s in plain]
-    return Predictor(here, max(0.0, median(between)), acceptance)
+    return Predictor(here, max(0.0, median(between)), acceptance, tuple((rows, ms) for rows, ms in known))
 
 
 def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:
@@ -116,3 +123,15 @@ def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:
         if len(times[rows]) >= LEAST_PASSES:
             points.append((rows, max(median(times[rows]), points[-1][1] if points else 0.0)))
     return points
+
+
+def beyond(points: list[tuple[int, float]], known: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Goes on where no pass of the run has been, as steeply as `known` says, which begins with 1 row."""
+    if not points or not known:
+        return points
+    (last, ms), (below_rows, below_ms) = points[-1], max(point for point in known if point[0] <= points[-1][0])
+    above = next((point for point in known if point[0] > last), None)
+    if above is None:
+        return points
+    at_last = below_ms + (above[1] - below_ms) * (last - below_rows) / (above[0] - below_rows)
+    return [*points, *((rows, known_ms * ms / at_last) for rows, known_ms in known if rows > last)]

@@ -128,6 +128,8 @@ class Bench:
         if not missing:
             return
         prompts = await self._prompts(scenario)
+        pass_times = (await self._any_served()).model.pass_times
+        self.results.keep(trace.pass_times_kept_as(scenario.name), [(point.rows, point.ms) for point in pass_times])
         jobs = await self.runners.yardsticks()
         with self.steps.step(f"{scenario.name}: what is guessed along these texts", total=len(missing)) as advance:
             for sample in missing:

@@ -21,6 +21,11 @@ def kept_as(sample: Sample) -> str:
     return f"trace/{sample.scenario}/{sample.seed}/{sample.prompt}"
 
 
+def pass_times_kept_as(scenario: str) -> str:
+    """The name in the results of what the verifier itself knows of V: (rows, ms)."""
+    return f"pass_times/{scenario}"
+
+
 def run_trace(kept: Mapping[str, Any], scenario: str) -> RecordedAcceptance | None:
     """The texts in the order of their names; None if the run has recorded none."""
     texts = [places for name, places in sorted(kept.items()) if name.startswith(f"trace/{scenario}/")]

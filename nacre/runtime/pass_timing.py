@@ -15,8 +15,10 @@ from nacre.session import VerifierSession, open_session
 #: Row counts that are measured, up to the most a pass may have.
 MEASURED_ROWS = (1, 2, 4, 8, 12, 14, 16, 24, 32, 48, 64, 96, 128)
 _PROMPT_TOKENS = 16
-_REPEATS = 3
-#: Once this much time has gone by, what is left is measured once, and beyond twice of it not at all.
+#: All row counts are timed in turns, so that what else the machine does for a moment falls on none of them alone; the
+#: best time of each counts. The first turn is not counted: memory is touched, code is loaded.
+_TURNS = 5
+#: Once this much time has gone by there are no further turns, and beyond twice of it the first ends where it is.
 _ENOUGH_S = 3.0
 
 
@@ -25,23 +27,26 @@ def measure_costs(verify_pass: VerifyPass, *, vocab_size: int, max_positions: in
     prompt = [index % vocab_size for index in range(min(_PROMPT_TOKENS, max(1, max_positions // 4)))]
     deepest = max_positions - len(prompt) - 1
     engine = EngineSession("timing", SamplingParams(), 1, -1, History(tuple(prompt)))
-    started = time.perf_counter()
-    points: list[tuple[int, float]] = []
     most_rows = max(1, min(most_rows, deepest))
-    for rows in sorted({1, most_rows, *(count for count in MEASURED_ROWS if count < most_rows)}):
-        spent = time.perf_counter() - started
-        if spent > 2 * _ENOUGH_S and len(points) > 1:
-            break
+    counts = sorted({1, most_rows, *(count for count in MEASURED_ROWS if count < most_rows)})
+    machines: dict[int, VerifierSession] = {}
+    for rows in counts:
         machine = open_session(prompt, max_tokens=deepest, max_positions=max_positions, vocab_size=vocab_size)
         node = machine.tree.tip
         for _ in range(rows - 1):
             node = machine.tree.add(node, 0, 1.0)
-        repeats = 1 if spent > _ENOUGH_S else _REPEATS
-        # The first pass of a kind is slower: memory is touched, code is loaded.
-        times = [_time(verify_pass, machine, engine, rows) for _ in range(repeats + 1)]
-        points.append((rows, min(times[1:])))
+        machines[rows] = machine
+    started = time.perf_counter()
+    best: dict[int, float] = {}
+    for turn in range(_TURNS):
+        for rows, machine in machines.items():
+            spent = time.perf_counter() - started
+            if spent > _ENOUGH_S and (turn > 1 or (spent > 2 * _ENOUGH_S and len(best) > 1)):
+                break
+            seconds = _time(verify_pass, machine, engine, rows)
+            best[rows] = seconds if turn < 2 else min(best[rows], seconds)
     verify_pass.run([], [], [engine])
-    return PassCosts(points)
+    return PassCosts(list(best.items()))
 
 
 def _time(verify_pass: VerifyPass, machine: VerifierSession, engine: EngineSession, rows: int) -> float:

@@ -40,6 +40,11 @@ class PassCosts:
         """Expected duration of a pass of `rows` rows."""
         return self._shape(rows) * self._factor
 
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """(rows, seconds) of the measured points, as they are followed; rows ascending."""
+        return [(rows, self.seconds(rows)) for rows in self._rows]
+
     def observe(self, rows: int, seconds: float) -> None:
         """A pass of `rows` rows, none of them prompt, took `seconds`."""
         ratio = seconds / self._shape(rows)

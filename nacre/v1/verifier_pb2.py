@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nacre.v1 import session_pb2 as nacre_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nacre/v1/verifier.proto\x12\x08nacre.v1\x1a\x16nacre/v1/session.proto\"\x11\n\x0fGetModelRequest\"\x88\x02\n\x10GetModelResponse\x12&\n\thandshake\x18\x01 \x01(\x0b\x32\x13.nacre.v1.Handshake\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x0f\n\x07\x65os_ids\x18\x04 \x03(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x07 \x01(\t\x12\x14\n\x0ctree_refusal\x18\x08 \x01(\t\x12\x10\n\x08sessions\x18\t \x01(\r\x12\x14\n\x0cmax_sessions\x18\n \x01(\r\x12\x15\n\rchat_template\x18\x0b \x01(\t\"\x15\n\x13GetTokenizerRequest\"%\n\x14GetTokenizerResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xdf\x01\n\x08Verifier\x12?\n\x07Session\x12\x18.nacre.v1.SessionRequest\x1a\x16.nacre.v1.SessionEvent(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.nacre.v1.GetModelRequest\x1a\x1a.nacre.v1.GetModelResponse\x12O\n\x0cGetTokenizer\x12\x1d.nacre.v1.GetTokenizerRequest\x1a\x1e.nacre.v1.GetTokenizerResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nacre/v1/verifier.proto\x12\x08nacre.v1\x1a\x16nacre/v1/session.proto\"\x11\n\x0fGetModelRequest\"\xb0\x02\n\x10GetModelResponse\x12&\n\thandshake\x18\x01 \x01(\x0b\x32\x13.nacre.v1.Handshake\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x15\n\rmax_positions\x18\x03 \x01(\r\x12\x0f\n\x07\x65os_ids\x18\x04 \x03(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x07 \x01(\t\x12\x14\n\x0ctree_refusal\x18\x08 \x01(\t\x12\x10\n\x08sessions\x18\t \x01(\r\x12\x14\n\x0cmax_sessions\x18\n \x01(\r\x12\x15\n\rchat_template\x18\x0b \x01(\t\x12&\n\npass_times\x18\x0c \x03(\x0b\x32\x12.nacre.v1.PassTime\"$\n\x08PassTime\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\n\n\x02ms\x18\x02 \x01(\x01\"\x15\n\x13GetTokenizerRequest\"%\n\x14GetTokenizerResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xdf\x01\n\x08Verifier\x12?\n\x07Session\x12\x18.nacre.v1.SessionRequest\x1a\x16.nacre.v1.SessionEvent(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.nacre.v1.GetModelRequest\x1a\x1a.nacre.v1.GetModelResponse\x12O\n\x0cGetTokenizer\x12\x1d.nacre.v1.GetTokenizerRequest\x1a\x1e.nacre.v1.GetTokenizerResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=61
   _globals['_GETMODELREQUEST']._serialized_end=78
   _globals['_GETMODELRESPONSE']._serialized_start=81
-  _globals['_GETMODELRESPONSE']._serialized_end=345
-  _globals['_GETTOKENIZERREQUEST']._serialized_start=347
-  _globals['_GETTOKENIZERREQUEST']._serialized_end=368
-  _globals['_GETTOKENIZERRESPONSE']._serialized_start=370
-  _globals['_GETTOKENIZERRESPONSE']._serialized_end=407
-  _globals['_VERIFIER']._serialized_start=410
-  _globals['_VERIFIER']._serialized_end=633
+  _globals['_GETMODELRESPONSE']._serialized_end=385
+  _globals['_PASSTIME']._serialized_start=387
+  _globals['_PASSTIME']._serialized_end=423
+  _globals['_GETTOKENIZERREQUEST']._serialized_start=425
+  _globals['_GETTOKENIZERREQUEST']._serialized_end=446
+  _globals['_GETTOKENIZERRESPONSE']._serialized_start=448
+  _globals['_GETTOKENIZERRESPONSE']._serialized_end=485
+  _globals['_VERIFIER']._serialized_start=488
+  _globals['_VERIFIER']._serialized_end=711
 # @@protoc_insertion_point(module_scope)

@@ -12,7 +12,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("handshake", "vocab_size", "max_positions", "eos_ids", "dtype", "numerics", "system_fingerprint", "tree_refusal", "sessions", "max_sessions", "chat_template")
+    __slots__ = ("handshake", "vocab_size", "max_positions", "eos_ids", "dtype", "numerics", "system_fingerprint", "tree_refusal", "sessions", "max_sessions", "chat_template", "pass_times")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class GetModelResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     CHAT_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    PASS_TIMES_FIELD_NUMBER: _ClassVar[int]
     handshake: _session_pb2.Handshake
     vocab_size: int
     max_positions: int
@@ -35,7 +36,16 @@ class GetModelResponse(_message.Message):
     sessions: int
     max_sessions: int
     chat_template: str
-    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., vocab_size: _Optional[int] = ..., max_positions: _Optional[int] = ..., eos_ids: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., numerics: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., tree_refusal: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., chat_template: _Optional[str] = ...) -> None: ...
+    pass_times: _containers.RepeatedCompositeFieldContainer[PassTime]
+    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., vocab_size: _Optional[int] = ..., max_positions: _Optional[int] = ..., eos_ids: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ..., numerics: _Optional[str] = ..., system_fingerprint: _Optional[str] = ..., tree_refusal: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., chat_template: _Optional[str] = ..., pass_times: _Optional[_Iterable[_Union[PassTime, _Mapping]]] = ...) -> None: ...
+
+class PassTime(_message.Message):
+    __slots__ = ("rows", "ms")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    MS_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    ms: float
+    def __init__(self, rows: _Optional[int] = ..., ms: _Optional[float] = ...) -> None: ...
 
 class GetTokenizerRequest(_message.Message):
     __slots__ = ()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nacre.bench.prediction import Predictor, pass_times, predictor
+from nacre.bench.prediction import Predictor, beyond, pass_times, predictor
 from nacre.bench.samples import Sample
 from nacre.bench.trace import kept_as, run_trace
 from nacre.sim.acceptance import MISSED
@@ -57,6 +57,13 @@ def test_pass_times_are_medians_without_the_prompt_and_never_fall() -> None:
     assert pass_times(RUN[:2]) == [(1, 25.0), (8, 30.0)]
     slower = sample("ar", pass_ms=40.0, rows=1, gap_ms=1.0)
     assert pass_times([slower, RUN[1]]) == [(1, 40.0), (8, 40.0)]
+
+
+def test_where_no_pass_has_been_the_verifiers_own_measure_goes_on() -> None:
+    known = [(1, 20.0), (4, 20.0), (8, 30.0), (16, 60.0)]
+    assert beyond([(1, 25.0), (6, 50.0)], known) == [(1, 25.0), (6, 50.0), (8, 60.0), (16, 120.0)]
+    assert beyond([(1, 25.0), (16, 50.0)], known) == [(1, 25.0), (16, 50.0)]
+    assert beyond([(1, 25.0)], []) == [(1, 25.0)]
 
 
 def test_a_trace_holds_the_texts_of_its_scenario_only() -> None:
