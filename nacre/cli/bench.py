@@ -14,6 +14,7 @@ from nacre.cli import options as flags
 from nacre.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from nacre.bench.run import Plan
     from nacre.bench.scenarios import Scenario
 
 
@@ -126,6 +127,7 @@ def bench(
         headline=headline,
         timelines=plot_file is not None,
     )
+    _check_load(plan)
     if plot_file is not None:
         check_plot(Path(plot_file))
     if resume is not None:
@@ -160,6 +162,29 @@ def bench(
     else:
         print_report(results)
         note(f"all samples: {results.path}")
+
+
+def _check_load(plan: Plan) -> None:
+    """Refuses flags of a load that nothing in the plan would heed."""
+    load, heard = plan.load, [scenario for scenario in plan.scenarios if scenario.kind == "throughput"]
+    paced = {
+        "--requests": load.requests,
+        "--max-concurrency": load.max_concurrency,
+        "--burstiness": load.burstiness != 1.0,
+    }
+    asked = {
+        "--request-rate": load.request_rate,
+        "--goodput-ttft": load.goodput_ttft_ms,
+        "--goodput-tpot": load.goodput_tpot_ms,
+    }
+    for flag, given in (paced | asked).items():
+        if given and flag in paced and not load.request_rate:
+            raise InvalidArgument(f"{flag} is given, but all requests come at once; add --request-rate")
+        if given and not heard:
+            raise InvalidArgument(f"{flag} is given, but no scenario here has many sessions; try throughput")
+    at_once = [b.name for scenario in heard for b in plan.baselines[scenario.name] if b.way == "batching"]
+    if load.request_rate and at_once:
+        raise InvalidArgument(f"{at_once[0]} takes all requests at once; leave it out, or --request-rate")
 
 
 def _new_file(name: str) -> Path:
