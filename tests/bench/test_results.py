@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +21,18 @@ def test_what_was_saved_is_there_again(tmp_path: Path) -> None:
     results = Results(dict(IDENTITY), tmp_path / "r.json", fingerprint="f")
     results.add(SAMPLE)
     results.keep("tuned/sync/0/1", {"best": {"gamma": 4}})
+    results.memory_mb["verifier-1"] = 9.0
+    with results.timed("a step"):
+        pass
+    with results.timed("a step"), contextlib.suppress(KeyError):
+        raise KeyError
     results.save()
     again = resumed(tmp_path / "r.json", IDENTITY)
     assert again.samples == {SAMPLE.key: SAMPLE}
     assert again.kept == results.kept
+    assert again.memory_mb == results.memory_mb
+    assert again.took_s == results.took_s
+    assert list(again.took_s) == ["a step"]
     assert (again.fingerprint, again.started) == ("f", results.started)
     assert list(tmp_path.iterdir()) == [tmp_path / "r.json"]
 
