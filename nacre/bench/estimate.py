@@ -9,18 +9,17 @@ from collections.abc import Sequence
 
 from nacre.bench.baselines import Baseline
 from nacre.bench.scenarios import Scenario
-from nacre.bench.tuning import first_settings
+from nacre.bench.tuning import WARM_UP_TOKENS, first_settings
 
-#: Seconds: a process until it is ready, a prompt until its first token, a verify pass.
-START_S, READ_S, PASS_S = 9.0, 0.65, 0.033
+#: Seconds: a process until it is ready, a prompt until its first token, a verify pass; and before and after it all.
+START_S, READ_S, PASS_S, AROUND_S = 8.5, 0.65, 0.033, 30.0
 #: Seconds a token of transformers' ways to generate.
 TRANSFORMERS_S = {"plain": 0.075, "assisted": 0.065, "lookup": 0.085}
 #: Tokens a round of a lock-step client at its best length, and tokens a pass of Nacre without a network.
 ROUND_TOKENS, NACRE_TOKENS = 4.5, 3.5
 #: Many sessions: tokens a second at most, and the number of sessions that gives half of it.
 MOST_TOKENS_PER_S, HALF_SESSIONS = 300.0, 8
-MICRO_S, BATCHING_S = 45.0, 25.0
-WARM_UP_TOKENS = 24
+MICRO_S, BATCHING_S = 35.0, 25.0
 
 
 def estimated_s(scenarios: Sequence[Scenario], baselines: dict[str, tuple[Baseline, ...]]) -> float:
@@ -30,7 +29,7 @@ def estimated_s(scenarios: Sequence[Scenario], baselines: dict[str, tuple[Baseli
     drafters = {str(b.drafter) for b in used if b.drafter is not None}
     others = {b.kind for b in used if b.kind != "nacre"}
     starts_s = START_S * (len(verifiers) + len(drafters) + len(others))
-    return starts_s + sum(_scenario_s(scenario, baselines[scenario.name]) for scenario in scenarios)
+    return AROUND_S + starts_s + sum(_scenario_s(scenario, baselines[scenario.name]) for scenario in scenarios)
 
 
 def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
@@ -52,10 +51,10 @@ def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
 def _warm_up_s(scenario: Scenario, baseline: Baseline, rtt_s: float) -> float:
     token_s = _token_s(baseline, rtt_s)
     settings = len(first_settings(baseline))
-    if settings:  # the neighbours of the best, and itself again
-        settings += 3
-    read_s = READ_S if baseline.kind == "transformers" else 0.0
-    return READ_S + WARM_UP_TOKENS * token_s + settings * (read_s + rtt_s + scenario.tune_tokens * token_s)
+    if settings:  # the neighbours of the best, and itself again; not the least
+        settings += 2
+    read_s = READ_S if baseline.kind == "transformers" else 0.0  # the verifiers know the prompt
+    return read_s + WARM_UP_TOKENS * token_s + settings * (read_s + rtt_s + scenario.tune_tokens * token_s)
 
 
 def _token_s(baseline: Baseline, rtt_s: float) -> float:

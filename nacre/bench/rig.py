@@ -91,6 +91,7 @@ class Rig:
         self._resources = AsyncExitStack()
         self._processes = Processes(on_line=on_line)
         self._children: dict[tuple[Any, ...], Child] = {}
+        self._started = 0
         self._at: dict[str, Child] = {}
         self._wires: dict[tuple[str, float], Wire] = {}
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -142,7 +143,8 @@ class Rig:
         key = (module, arguments, cores)
         child = self._children.get(key)
         if child is None or not child.running:
-            name = f"{module.rpartition('.')[2].removesuffix('_service')}-{len(self._children) + 1}"
+            self._started += 1
+            name = f"{module.rpartition('.')[2].removesuffix('_service')}-{self._started}"
             began = time.monotonic()
             child = await self._processes.start(ChildSpec(name, module, arguments, cores))
             self.starting_s += time.monotonic() - began

@@ -22,13 +22,12 @@ from nacre.bench.samples import Sample
 from nacre.bench.scenarios import Scenario
 from nacre.bench.summary import summary
 from nacre.bench.timeline import timeline
-from nacre.bench.tuning import Settings, best_settings, first_settings
+from nacre.bench.tuning import WARM_UP_TOKENS, Settings, best_settings, first_settings
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
 
 #: Prompts are taken from a fixed set, so that more of them are the same ones and others; the last are for warming up.
 PROMPT_SET, KEPT_FOR_WARMING = 64, 8
-WARM_UP_TOKENS = 24
 STARTS = "starting processes (within the others)"
 #: Micro-benchmarks: name in the results -> (yardstick, its settings).
 MICRO = {
@@ -278,9 +277,7 @@ class Bench:
 
         fixed = replace(baseline, policy="")
 
-        async def one(
-            settings: Settings, number: int, tokens: int, what: Baseline = baseline, *, read_before: bool = False
-        ) -> Told:
+        async def one(settings: Settings, number: int, tokens: int, what: Baseline = baseline) -> Told:
             return await self.runners.generate(
                 what,
                 prompts[number],
@@ -289,7 +286,7 @@ class Bench:
                 seed=self._seed(PROMPT_SET + number, 0),
                 rtt_ms=rtt_ms,
                 settings=settings,
-                read_before=read_before,
+                read_before=True,  # only decoding counts here
             )
 
         async def samples(settings: Settings) -> list[Told]:
@@ -299,8 +296,7 @@ class Bench:
             tokens, seconds = [0] * len(all_settings), [0.0] * len(all_settings)
             for number in range(len(prompts)):
                 for place, settings in enumerate(all_settings):
-                    # Only decoding counts here, so nobody needs to read the prompt again.
-                    told = await one(settings, number, scenario.tune_tokens, read_before=True)
+                    told = await one(settings, number, scenario.tune_tokens)
                     tokens[place] += sum(told.arrival_tokens[1:])
                     seconds[place] += told.arrivals_s[-1] - told.arrivals_s[0]
             return [count / each for count, each in zip(tokens, seconds, strict=True)]

@@ -16,6 +16,8 @@ Settings = dict[str, Any]
 #: Lengths of the coarse grid for drafting in lock-step.
 LENGTHS = (2, 4, 8, 14)
 MOST_LENGTH = 48
+#: What a path is run with once before anything is tuned or measured.
+WARM_UP_TOKENS = 24
 #: Dials of pacing policies whose released defaults were chosen for other machines.
 POLICY_DIALS: dict[str, list[Settings]] = {
     "banditspec": [{"arms": [1, 2, 3, 4]}, {"arms": [2, 4, 6, 8, 10]}],

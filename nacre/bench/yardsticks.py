@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import transformers
 
 from nacre.bench.jobs import serve_jobs
 from nacre.engine import load_model
@@ -183,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, required=True)
     flags = parser.parse_args(argv)
     warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()  # its own calls warn of its own options
     try:
         yardsticks = Yardsticks(flags.target, flags.draft, flags.dtype, flags.threads)
         asyncio.run(serve_jobs(flags.socket, yardsticks.do, service="yardsticks"))
