@@ -233,7 +233,7 @@ def _cores(options: RigOptions) -> Cores:
 
 
 def busy_ms(pid: int | None) -> float | None:
-    """Processor time a process has had so far, all its threads together; None where the system does not tell."""
+    """Processor time a process has had so far, all threads together, in steps of a tick (10 ms); None if untold."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -137,7 +137,7 @@ def _check_summary(found: dict[str, Any]) -> None:
             assert cell["payload_up_bytes_per_token"] > 0
         assert 0 <= cell["verifier_idle_share"] < 1
         if baseline in ("nacre", "sync", "pearl"):
-            assert 0 <= cell["drafter_idle_share"] < 1
+            assert 0 <= cell["drafter_idle_share"] <= 1  # counted in clock ticks: so short a run may have none
     assert found["finished"]
     assert found["identity"]["versions"]["torch"]
     assert found["system_fingerprint"]
