@@ -31,6 +31,8 @@ Send = Callable[[Draft], None]
 
 #: Guesses that are not urgent go together after this share of a verify pass.
 COALESCE = 1 / 4
+#: How long they wait before the first commit has told how long a pass is.
+COALESCE_S = 0.02
 #: A step shorter than this is not worth the way to another thread and back.
 INLINE_S = 0.003
 
@@ -284,8 +286,8 @@ class DraftWorker:
 
     def _offer(self, drafted: _Drafted) -> None:
         """Sends at once what the next pass would take; what would only fill up the window waits for company."""
-        wait_s = COALESCE * drafted.verify_s
-        if wait_s <= 0 or drafted.session.urgent:
+        wait_s = COALESCE * drafted.verify_s or COALESCE_S
+        if drafted.session.urgent:
             self._flush(drafted)
         elif drafted.flush is None:
             drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)

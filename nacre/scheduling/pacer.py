@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from nacre.scheduling.costs import PassCosts
 from nacre.scheduling.rows import RowBudget, Shares, row_offer, share_rows
+from nacre.scheduling.trial import FEWEST_TIPS, Trial
 from nacre.scheduling.waiting import Arrivals, next_gain, worth_waiting
 from nacre.tree import DraftTree
 
@@ -39,12 +40,29 @@ class Pacer:
     _seconds: float = 0.0  # from pass to pass, faded alike
     _ended: float = field(default=-1e9)
     _pause: tuple[Arrivals, float, float] | None = None  # whose it is, since when, how long at most
+    _trials: dict[int, Trial] = field(default_factory=dict)  # by the magnitude of the load: one per power of two
+    _tips: int = 0  # of the last pass
 
     def share(self, trees: Sequence[DraftTree]) -> Shares:
-        return share_rows(trees, self.costs, self.budget)
+        """Rows for each tree in the next pass; tips alone where guesses do not pay."""
+        self._tips = tips = len(trees)
+        shares = share_rows(trees, self.costs, self.budget)
+        trial = self._trial(tips)
+        if trial is None:
+            return shares
+        plain = Shares([1] * tips, float(tips), self.costs.seconds(tips))
+        if not trial.guesses:
+            return plain
+        trial.expect(shares.tokens / shares.seconds * plain.seconds / plain.tokens)
+        return shares
 
     def offer(self, tips: int) -> int:
-        return row_offer(tips, self.costs, self.budget)
+        """Rows that each session could use: what drafters are told; 1 where no guesses are wanted."""
+        trial = self._trial(tips)
+        return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget)
+
+    def _trial(self, tips: int) -> Trial | None:
+        return self._trials.setdefault(tips.bit_length(), Trial()) if tips >= FEWEST_TIPS else None
 
     @property
     def throughput(self) -> float:
@@ -89,4 +107,7 @@ class Pacer:
             keep = 1 - _FOLLOW if self._seconds > 0 else 0.0
             self._tokens = keep * self._tokens + (1 - keep) * tokens
             self._seconds = keep * self._seconds + (1 - keep) * elapsed
+            trial = self._trial(self._tips)
+            if trial is not None:
+                trial.passed(tokens, elapsed)
         self._ended = now

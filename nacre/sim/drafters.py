@@ -31,6 +31,8 @@ from nacre.tree import Node
 
 #: Share of a verify pass that guesses without urgency wait for company (`nacre/runtime/draft_worker.py`).
 COALESCE = 1 / 4
+#: And before the first commit, seconds.
+COALESCE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -266,8 +268,8 @@ class DrafterActor:
         """Sends at once what the next pass would take; what would only fill up the window waits for company."""
         if self.session is None:
             return
-        wait_s = self.worker.coalesce * self._verify_s
-        if wait_s <= 0 or self.session.urgent:
+        wait_s = self.worker.coalesce * self._verify_s or COALESCE_S
+        if not self.worker.coalesce or self.session.urgent:
             self.flush()
         elif self._flushing is None:
             self._flushing = self.world.after(wait_s, self.flush)
