@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-#: With fewer sessions a trial without guesses costs more than it can find out.
-FEWEST_TIPS = 3
+#: With fewer sessions a trial without guesses costs more than it can find out: they gain more, and a few passes on a
+#: machine that others use, too, may say anything.
+FEWEST_TIPS = 12
 #: An expected gain that no hidden cost eats up.
 _SURE = 1.5
 #: Guesses that do not make passes this many times as fast are not worth a drafter's time.
