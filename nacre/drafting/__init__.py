@@ -10,7 +10,16 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, GuessFeatures, Proposer, ProposerTraits
+from nacre.drafting.proposer import (
+    TIP,
+    DraftContext,
+    Expansion,
+    Guess,
+    GuessFeatures,
+    Observation,
+    Proposer,
+    ProposerTraits,
+)
 from nacre.errors import InvalidArgument
 
 #: name -> module:class
@@ -43,6 +52,7 @@ __all__ = [
     "Expansion",
     "Guess",
     "GuessFeatures",
+    "Observation",
     "Proposer",
     "ProposerTraits",
     "proposer_class",
