@@ -28,6 +28,7 @@ METHODS = {
     "model": "nacre.drafting.model:ModelProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
     "silent": "nacre.drafting.hopeless:SilentProposer",
+    "suffix": "nacre.drafting.suffix:SuffixProposer",
 }
 KNOWN_METHODS = frozenset(METHODS)
 

@@ -60,8 +60,8 @@ OBSERVED_TOKENS = 32
 class Observation:
     """What the target thought after `context`: its best tokens, best first, and their log-probabilities in nats.
 
-    `context` are up to 4 tokens, the last one the node's own; `tokens` at most 32. `walked` is false for a node that was
-    verified and then contradicted: what the target said there is true all the same.
+    `context` are up to 4 tokens, the last one the node's own; `tokens` at most 32. `walked` is false for a node that
+    was verified and then contradicted: what the target said there is true all the same.
     """
 
     context: tuple[int, ...]

@@ -1,0 +1,70 @@
+"""Trees of guesses grown best first: the node most likely to be reached is added next, until the rows are used up.
+
+Source: OPT-Tree, EAGLE-2 and SpecExec share the algorithm. Rule: with path(v) the product of the survivals from the
+extended node to v, add the v of greatest path(v) whose parent is there. As no child's path exceeds its parent's, the
+result has the greatest sum of path(v), the expected number of accepted guesses, of all trees of that size.
+
+Children come in falling order, so a node's next sibling waits until the one before it is in: per guess two heap
+entries, however wide the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import TypeVar
+
+from nacre.drafting.proposer import TIP, Guess
+from nacre.errors import InvalidArgument
+
+State = TypeVar("State")
+
+#: (token, survival) of the children of a node, most likely first.
+Children = Sequence[tuple[int, float]]
+
+MOST_ROWS = 256
+#: Guesses less likely to be reached than this are not made.
+LEAST_PATH = 0.01
+
+
+def grow(
+    root: State,
+    children_of: Callable[[State], Children],
+    step: Callable[[State, int], State],
+    rows: int,
+    *,
+    depth: int = 16,
+    least_path: float = LEAST_PATH,
+) -> list[Guess]:
+    """At most `rows` guesses, parents before children. A node is a state; `step` leads from one to a child's."""
+    guesses: list[Guess] = []
+    order = 0  # equal paths keep the order in which they were found: the same calls give the same tree
+    heap: list[tuple[float, int, float, int, int, int, State, Children]] = []
+    children = children_of(root)
+    if children:
+        heap.append((-children[0][1], 0, 1.0, TIP, 1, 0, root, children))
+    while heap and len(guesses) < rows:
+        minus_path, _, above, parent, level, place, state, children = heappop(heap)
+        if -minus_path < least_path:
+            break
+        token, survival = children[place]
+        guesses.append(Guess(token, survival, parent))
+        order += 1
+        if place + 1 < len(children):
+            sibling = children[place + 1]
+            heappush(heap, (-above * sibling[1], order, above, parent, level, place + 1, state, children))
+        if level < depth and len(guesses) < rows:
+            below = step(state, token)
+            grandchildren = children_of(below)
+            if grandchildren:
+                order += 1
+                path = minus_path * grandchildren[0][1]
+                heappush(heap, (path, order, -minus_path, len(guesses) - 1, level + 1, 0, below, grandchildren))
+    return guesses
+
+
+def checked_rows(rows: int) -> int:
+    """Raises InvalidArgument if a tree cannot have so many guesses."""
+    if not 1 <= rows <= MOST_ROWS:
+        raise InvalidArgument(f"a tree of {rows} guesses was asked for; it must be 1 to {MOST_ROWS}", param="rows")
+    return rows
