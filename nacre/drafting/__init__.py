@@ -27,6 +27,8 @@ METHODS = {
     "lookup": "nacre.drafting.lookup:LookupProposer",
     "model": "nacre.drafting.model:ModelProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
+    "recycling": "nacre.drafting.recycling:RecyclingProposer",
+    "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
     "silent": "nacre.drafting.hopeless:SilentProposer",
     "suffix": "nacre.drafting.suffix:SuffixProposer",
 }
