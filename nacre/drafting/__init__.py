@@ -30,6 +30,7 @@ METHODS = {
     "recycling": "nacre.drafting.recycling:RecyclingProposer",
     "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
     "silent": "nacre.drafting.hopeless:SilentProposer",
+    "stand": "nacre.drafting.stand:StandProposer",
     "suffix": "nacre.drafting.suffix:SuffixProposer",
 }
 KNOWN_METHODS = frozenset(METHODS)

@@ -11,6 +11,7 @@ entries, however wide the rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from typing import TypeVar
 
@@ -64,6 +65,37 @@ def grow(
                 path = minus_path * grandchildren[0][1]
                 heappush(heap, (path, order, -minus_path, len(guesses) - 1, level + 1, 0, below, grandchildren))
     return guesses
+
+
+#: (guesses made so far, the phrases that agree with them, each with its weight).
+_Phrases = tuple[int, Sequence[tuple[Sequence[int], float]]]
+
+
+def grow_phrases(
+    phrases: Sequence[tuple[Sequence[int], float]], rows: int, *, unseen: float = 1.0, depth: int = 64
+) -> list[Guess]:
+    """The tree of phrases with weights: a child's survival is its phrases' weight over its parent's plus `unseen`."""
+    return grow((0, phrases), partial(_next_tokens, unseen), _agreeing, rows, depth=depth) if phrases else []
+
+
+def _next_tokens(unseen: float, state: _Phrases) -> Children:
+    level, phrases = state
+    totals: dict[int, float] = {}
+    for tokens, weight in phrases:
+        if level < len(tokens):
+            totals[tokens[level]] = totals.get(tokens[level], 0.0) + weight
+    whole = sum(totals.values()) + unseen
+    return sorted([(token, weight / whole) for token, weight in totals.items()], key=likeliest_lowest)
+
+
+def _agreeing(state: _Phrases, token: int) -> _Phrases:
+    level, phrases = state
+    return level + 1, [phrase for phrase in phrases if level < len(phrase[0]) and phrase[0][level] == token]
+
+
+def likeliest_lowest(child: tuple[int, float]) -> tuple[float, int]:
+    """Sorts (token, survival) by falling survival, equal ones by token."""
+    return (-child[1], child[0])
 
 
 def checked_rows(rows: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nacre.drafting.growth import Children, checked_rows, grow
+from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.drafting.suffix_index import LONGEST, SuffixIndex, tail_hashes
 from nacre.errors import InvalidArgument
@@ -126,7 +126,7 @@ def _children(state: _State) -> Children:
     whole = sum(totals.values()) + 1.0
     if len(totals) == 1:
         return [(token, weight / whole) for token, weight in totals.items()]
-    return sorted([(token, weight / whole) for token, weight in totals.items()], key=_surest_lowest)
+    return sorted([(token, weight / whole) for token, weight in totals.items()], key=likeliest_lowest)
 
 
 def _step(state: _State, token: int) -> _State:
@@ -134,7 +134,3 @@ def _step(state: _State, token: int) -> _State:
     if len(members) == 1:
         return level + 1, members
     return level + 1, [member for member in members if level < len(member[0]) and member[0][level] == token]
-
-
-def _surest_lowest(child: tuple[int, float]) -> tuple[float, int]:
-    return (-child[1], child[0])

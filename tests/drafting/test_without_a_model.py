@@ -13,8 +13,8 @@ from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observa
 from nacre.sampling import SamplingParams
 from nacre.sim.dice import Dice
 
-#: Needs a model, or guesses nonsense on purpose.
-OTHERS = {"model", "random", "silent"}
+#: Needs a model or a file, or guesses nonsense on purpose.
+OTHERS = {"model", "random", "rest", "silent"}
 NAMES = sorted(set(METHODS) - OTHERS)
 CASES = [(name, key) for name in NAMES for key in (None, 99)]
 
@@ -40,7 +40,11 @@ def played(name: str, seed: int, key: int | None) -> list[list[Guess]]:
             said += proposer.propose([Expansion(session, 3, (), ()), Expansion(session, 4, path, tuple(path))])
             more = [dice.below(9) for _ in range(1 + dice.below(4))]
             proposer.committed(session, more, ())
-            text += more
+            told = []
+            for token in more:
+                told.append(Observation(tuple(text[-4:]), (token,), (-0.01,), True))
+                text.append(token)
+            proposer.observed(session, told)
             proposer.observed(session, [observation(dice, text) for _ in range(3)])
         if session != 2:
             proposer.close(session)
