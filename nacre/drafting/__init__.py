@@ -24,6 +24,8 @@ from nacre.errors import InvalidArgument
 
 #: name -> module:class
 METHODS = {
+    "aded": "nacre.drafting.aded:AdedProposer",
+    "aded-growth": "nacre.drafting.aded:AdedGrowthProposer",
     "lookup": "nacre.drafting.lookup:LookupProposer",
     "model": "nacre.drafting.model:ModelProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
