@@ -31,6 +31,7 @@ METHODS = {
     "random": "nacre.drafting.hopeless:RandomProposer",
     "recycling": "nacre.drafting.recycling:RecyclingProposer",
     "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
+    "rest": "nacre.drafting.rest:RestProposer",
     "silent": "nacre.drafting.hopeless:SilentProposer",
     "stand": "nacre.drafting.stand:StandProposer",
     "suffix": "nacre.drafting.suffix:SuffixProposer",
