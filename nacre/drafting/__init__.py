@@ -26,8 +26,11 @@ from nacre.errors import InvalidArgument
 METHODS = {
     "aded": "nacre.drafting.aded:AdedProposer",
     "aded-growth": "nacre.drafting.aded:AdedGrowthProposer",
+    "lookahead": "nacre.drafting.lookahead:LookaheadProposer",
     "lookup": "nacre.drafting.lookup:LookupProposer",
     "model": "nacre.drafting.model:ModelProposer",
+    "ouroboros": "nacre.drafting.ouroboros:OuroborosProposer",
+    "plateau": "nacre.drafting.plateau:PlateauProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
     "recycling": "nacre.drafting.recycling:RecyclingProposer",
     "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
