@@ -38,6 +38,7 @@ METHODS = {
     "silent": "nacre.drafting.hopeless:SilentProposer",
     "stand": "nacre.drafting.stand:StandProposer",
     "suffix": "nacre.drafting.suffix:SuffixProposer",
+    "tr-jacobi": "nacre.drafting.tr_jacobi:TrJacobiProposer",
 }
 KNOWN_METHODS = frozenset(METHODS)
 
