@@ -31,6 +31,7 @@ METHODS = {
     "model": "nacre.drafting.model:ModelProposer",
     "ouroboros": "nacre.drafting.ouroboros:OuroborosProposer",
     "plateau": "nacre.drafting.plateau:PlateauProposer",
+    "prediction": "nacre.drafting.prediction:PredictionProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
     "recycling": "nacre.drafting.recycling:RecyclingProposer",
     "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
