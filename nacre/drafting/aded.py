@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nacre.drafting.growth import Children, checked_rows, grow
-from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, NgramRows
+from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
 from nacre.drafting.proposer import TIP, DraftContext, Guess, ProposerTraits
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked
 from nacre.drafting.tail import Tail, TailProposer
@@ -38,6 +38,7 @@ _ROLLOUT = 4
 MOST_ITERATIONS = 10_000
 
 _Pair = tuple[int, ...]
+_PAIR = (1 << 2 * TOKEN_BITS) - 1
 
 
 class TrigramTable:
@@ -55,7 +56,11 @@ class TrigramTable:
 
     def children(self, pair: _Pair) -> Children:
         """What followed the pair, as shares of its scores and one bump for the unseen, best first."""
-        slot = self._rows.find(pair) if len(pair) == 2 else -1
+        return self.children_of(key_of(pair)) if len(pair) == 2 else ()
+
+    def children_of(self, key: int) -> Children:
+        """`children` of the pair with this `key_of`."""
+        slot = self._rows.find_key(key)
         if slot < 0:
             return ()
         tokens, weights = self._rows.read(slot)
@@ -126,7 +131,13 @@ class AdedGrowthProposer(_FollowsTrigrams):
         return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        return grow(last, self._table.children, lambda pair, token: (pair[-1], token), self._rows, depth=self._depth)
+        if len(last) < 2:
+            return []
+        return grow(key_of(last), self._table.children_of, _moved, self._rows, depth=self._depth)
+
+
+def _moved(key: int, token: int) -> int:
+    return (key << TOKEN_BITS | (token + 1)) & _PAIR
 
 
 @dataclass(slots=True, eq=False)

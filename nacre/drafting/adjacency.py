@@ -7,6 +7,7 @@ per token id up to the largest seen.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Sequence
 
@@ -48,7 +49,7 @@ class AdjacencyTable:
         for walked in (False, True):
             for seen in observations:
                 if seen.walked is walked and seen.context and seen.tokens:
-                    chances = np.exp(np.minimum(seen.logprobs[:ROW_WIDTH], 0.0)).tolist()
+                    chances = [math.exp(min(logprob, 0.0)) for logprob in seen.logprobs[:ROW_WIDTH]]
                     self._put(seen.context[-1], seen.tokens[:ROW_WIDTH], chances)
 
     def export(self) -> list[Row]:

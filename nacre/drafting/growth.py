@@ -44,26 +44,29 @@ def grow(
     guesses: list[Guess] = []
     order = 0  # equal paths keep the order in which they were found: the same calls give the same tree
     heap: list[tuple[float, int, float, int, int, int, State, Children]] = []
+    most = -least_path  # paths are kept negative: the heap gives the least
     children = children_of(root)
-    if children:
-        heap.append((-children[0][1], 0, 1.0, TIP, 1, 0, root, children))
-    while heap and len(guesses) < rows:
-        minus_path, _, above, parent, level, place, state, children = heappop(heap)
-        if -minus_path < least_path:
+    if children and -children[0][1] <= most:
+        heap.append((-children[0][1], 0, -1.0, TIP, 1, 0, root, children))
+    for made in range(rows):
+        if not heap:
             break
+        path, _, above, parent, level, place, state, children = heappop(heap)
         token, survival = children[place]
         guesses.append(Guess(token, survival, parent))
-        order += 1
-        if place + 1 < len(children):
-            sibling = children[place + 1]
-            heappush(heap, (-above * sibling[1], order, above, parent, level, place + 1, state, children))
-        if level < depth and len(guesses) < rows:
-            below = step(state, token)
-            grandchildren = children_of(below)
-            if grandchildren:
-                order += 1
-                path = minus_path * grandchildren[0][1]
-                heappush(heap, (path, order, -minus_path, len(guesses) - 1, level + 1, 0, below, grandchildren))
+        order += 2
+        place += 1
+        if place < len(children):
+            beside = above * children[place][1]
+            if beside <= most:
+                heappush(heap, (beside, order, above, parent, level, place, state, children))
+        if level < depth:
+            state = step(state, token)
+            children = children_of(state)
+            if children:
+                below = path * children[0][1]
+                if below <= most:
+                    heappush(heap, (below, order + 1, path, made, level + 1, 0, state, children))
     return guesses
 
 

@@ -19,9 +19,9 @@ from nacre.drafting.rows import ROW_WIDTH
 from nacre.errors import InvalidArgument
 
 LONGEST_CONTEXT = 3
-_TOKEN_BITS = 21
+TOKEN_BITS = 21
 #: Larger token ids have no place in a key.
-MOST_TOKEN = (1 << _TOKEN_BITS) - 2
+MOST_TOKEN = (1 << TOKEN_BITS) - 2
 MOST_NGRAMS = 1 << 26
 DEFAULT_NGRAMS = 1 << 16
 _WAYS = 8
@@ -54,14 +54,17 @@ class NgramRows:
 
     def find(self, context: Sequence[int]) -> int:
         """The slot of a context's row, -1 where there is none."""
-        key = _key(context)
+        return self.find_key(key_of(context))
+
+    def find_key(self, key: int) -> int:
+        """The slot of the row of `key_of(context)`, -1 where there is none."""
         first = (key * _SPREAD & _MASK) >> self._shift << 3
         keys = self._key_at[first : first + _WAYS].tolist()
-        return first + keys.index(key) if key and key in keys else -1
+        return first + keys.index(key) if key in keys and key else -1
 
     def claim(self, context: Sequence[int]) -> int:
         """A slot for a context that has none, empty; -1 for a context that cannot be held."""
-        key = _key(context)
+        key = key_of(context)
         if not key:
             return -1
         first = (key * _SPREAD & _MASK) >> self._shift << 3
@@ -99,7 +102,7 @@ class NgramRows:
             yield _context(self._key_at[slot]), *self.read(slot)
 
 
-def _key(context: Sequence[int]) -> int:
+def key_of(context: Sequence[int]) -> int:
     """The context as one number, 0 if it cannot be one."""
     if len(context) > LONGEST_CONTEXT:
         return 0
@@ -107,13 +110,13 @@ def _key(context: Sequence[int]) -> int:
     for token in context:
         if not 0 <= token <= MOST_TOKEN:
             return 0
-        key = key << _TOKEN_BITS | (token + 1)
+        key = key << TOKEN_BITS | (token + 1)
     return key
 
 
 def _context(key: int) -> tuple[int, ...]:
     tokens = []
     while key:
-        tokens.append((key & ((1 << _TOKEN_BITS) - 1)) - 1)
-        key >>= _TOKEN_BITS
+        tokens.append((key & ((1 << TOKEN_BITS) - 1)) - 1)
+        key >>= TOKEN_BITS
     return tuple(reversed(tokens))

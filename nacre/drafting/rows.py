@@ -36,8 +36,8 @@ def chance_of(byte: int) -> float:
 
 
 def weights_of(chances: Sequence[float]) -> list[int]:
-    """Weights inside a table of probabilities; possible tokens weigh at least 1."""
-    return [min(ONE, max(1, round(chance * ONE))) for chance in chances]
+    """Weights inside a table of probabilities (at most 1); possible tokens weigh at least 1."""
+    return [int(chance * ONE) or 1 for chance in chances]
 
 
 def packed(context: tuple[int, ...], tokens: Sequence[int], weights: Sequence[int], whole: int = ONE) -> Row:

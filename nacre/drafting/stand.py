@@ -19,10 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest, shares, sharpening
-from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, NgramRows
+from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
 from nacre.drafting.tail import Tail, TailProposer
@@ -32,7 +30,10 @@ from nacre.sampling.pair_noise import log_noise_of
 _MOST_AVERAGED = 8
 _NONE: tuple[list[int], list[int]] = ([], [])
 
-_State = tuple[tuple[int, ...], int]  # the last tokens, and the position that the children guess
+# What is left of a key of three tokens for the last three, two and one.
+_MASKS = tuple((1 << TOKEN_BITS * length) - 1 for length in range(LONGEST_CONTEXT, 0, -1))
+
+_State = tuple[int, int]  # the key of the last tokens, and the position that the children guess
 
 
 class StandTable:
@@ -48,17 +49,21 @@ class StandTable:
     def size_bytes(self) -> int:
         return self._rows.size_bytes
 
-    def row(self, last: tuple[int, ...]) -> tuple[list[int], list[int]]:
-        """Tokens and weights after the longest known context, best first; the weights may end in zeros."""
-        for length in range(min(LONGEST_CONTEXT, len(last)), 0, -1):
-            slot = self._rows.find(last[-length:])
+    def row(self, key: int) -> tuple[list[int], list[int]]:
+        """Tokens and weights after the longest known context, best first; the weights may end in zeros.
+
+        `key` is `key_of` the last three tokens, fewer at the beginning of a text.
+        """
+        rows = self._rows
+        for mask in _MASKS:
+            slot = rows.find_key(key & mask)
             if slot >= 0:
-                return self._rows.read(slot)
+                return rows.read(slot)
         return _NONE
 
     def learn(self, observations: Sequence[Observation]) -> None:
         for seen in observations:
-            chances = np.exp(np.minimum(seen.logprobs, 0.0)).tolist()
+            chances = [math.exp(min(logprob, 0.0)) for logprob in seen.logprobs]
             known = [(t, p) for t, p in zip(seen.tokens, chances, strict=True) if 0 <= t <= MOST_TOKEN]
             for length in range(1, min(LONGEST_CONTEXT, len(seen.context)) + 1):
                 self._average(seen.context[-length:], known)
@@ -89,7 +94,8 @@ class StandTable:
             mixed = {token: weight * keep for token, weight in zip(tokens, weights, strict=True) if weight}
             for token, chance in new:
                 mixed[token] = mixed.get(token, 0.0) + chance * share
-            best = sorted(mixed.items(), key=likeliest_lowest)[:ROW_WIDTH]
+            falling = sorted([(-chance, token) for token, chance in mixed.items()])[:ROW_WIDTH]
+            best = [(token, -chance) for chance, token in falling]
         self._rows.write(slot, [token for token, _ in best], weights_of([chance for _, chance in best]))
 
 
@@ -122,17 +128,20 @@ class StandProposer(TailProposer):
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         key, temperature = tail.context.key, tail.context.params.temperature
 
+        row = self._table.row
+        power = sharpening(temperature)
+
         def by_chance(state: _State) -> Children:
-            tokens, weights = self._table.row(state[0])
-            return shares(tokens, weights, sharpening(temperature), ONE) if tokens else ()
+            tokens, weights = row(state[0])
+            return shares(tokens, weights, power, ONE) if tokens else ()
 
         def by_race(state: _State) -> Children:
-            tokens, weights = self._table.row(state[0])
+            tokens, weights = row(state[0])
             assert key is not None
             return _raced(tokens, weights, state[1], key, temperature, self._race_temperature) if tokens else ()
 
         racing = key is not None and temperature > 0
-        return grow((last, position), by_race if racing else by_chance, _step, self._rows, depth=self._depth)
+        return grow((key_of(last), position), by_race if racing else by_chance, _step, self._rows, depth=self._depth)
 
 
 def _raced(
@@ -155,4 +164,4 @@ def _raced(
 
 
 def _step(state: _State, token: int) -> _State:
-    return (*state[0], token)[-LONGEST_CONTEXT:], state[1] + 1
+    return (state[0] << TOKEN_BITS | (token + 1)) & _MASKS[0], state[1] + 1
