@@ -60,7 +60,7 @@ def grow(
             beside = above * children[place][1]
             if beside <= most:
                 heappush(heap, (beside, order, above, parent, level, place, state, children))
-        if level < depth:
+        if level < depth and made + 1 < rows:
             state = step(state, token)
             children = children_of(state)
             if children:

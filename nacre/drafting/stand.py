@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest, shares, sharpening
+from nacre.drafting.growth import Children, checked_rows, grow, shares, sharpening
 from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
@@ -160,7 +160,8 @@ def _raced(
     # e^(-rest e^-s), for theirs is a Gumbel variable of that mass.
     rest = max(0.0, 1.0 - sum(weights) / ONE) ** inverse
     scale = math.exp(-min(30.0, rest * math.exp(min(30.0, -best)))) / sum(masses)
-    return sorted([(t, m * scale) for t, m in zip(tokens, masses, strict=True)], key=likeliest_lowest)
+    ranked = sorted(zip(masses, tokens, strict=True), reverse=True)
+    return [(token, mass * scale) for mass, token in ranked]
 
 
 def _step(state: _State, token: int) -> _State:
