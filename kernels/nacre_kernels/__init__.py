@@ -17,10 +17,37 @@ before any memory is touched. A missing library raises `KernelsUnavailable` (a `
 
 from __future__ import annotations
 
-from nacre_kernels.attention import AttentionPlan, append_kv, paged_tree_attention
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nacre_kernels.library import KernelsUnavailable, available, describe, require
-from nacre_kernels.packed import PackedLinear, PackReport, pack_model
-from nacre_kernels.rowwise import FuseReport, fuse_rowwise, gated_activation, rms_norm
+
+if TYPE_CHECKING:
+    from nacre_kernels.attention import AttentionPlan, append_kv, paged_tree_attention
+    from nacre_kernels.packed import PackedLinear, PackReport, pack_model
+    from nacre_kernels.rowwise import FuseReport, fuse_rowwise, gated_activation, rms_norm
+
+#: What needs torch is imported when it is asked for: the noise of a drafter without a model does not.
+_LATER = {
+    "AttentionPlan": "attention",
+    "FuseReport": "rowwise",
+    "PackReport": "packed",
+    "PackedLinear": "packed",
+    "append_kv": "attention",
+    "fuse_rowwise": "rowwise",
+    "gated_activation": "rowwise",
+    "pack_model": "packed",
+    "paged_tree_attention": "attention",
+    "rms_norm": "rowwise",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"nacre_kernels.{module}"), name)
+
 
 __all__ = [
     "AttentionPlan",

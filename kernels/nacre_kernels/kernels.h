@@ -21,7 +21,7 @@
 #error "packed bf16 pairs assume a little-endian CPU; without the kernels the torch reference is used"
 #endif
 
-#define NK_ABI_VERSION 3 /* PUBLIC: raise it with every change of a signature, here and in library.py */
+#define NK_ABI_VERSION 4 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
 enum { NK_F32 = 0, NK_BF16 = 1 };       /* PUBLIC: element types */
 enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */

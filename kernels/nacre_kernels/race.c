@@ -290,3 +290,25 @@ NK_PUBLIC int nk_race_top(const float *logits, int64_t stride, int64_t rows, int
     }
     return NK_OK;
 }
+
+/* ln S of single ids at one position: what drafters without logits ask for, a few ids at a time. */
+NK_PUBLIC void nk_log_noise(int64_t count, const int64_t *ids, uint64_t key, uint64_t position, float *to) {
+    const stream s = {{(uint32_t)key, (uint32_t)(key >> 32)}, {(uint32_t)position, (uint32_t)(position >> 32)}};
+    for (int64_t at = 0; at < count; at += LANES) {
+        const int many = (int)(count - at < LANES ? count - at : LANES);
+        uint32_t blocks[LANES], quads[LANES], first[4][LANES], second[4][LANES];
+        LOOP {
+            const int64_t id = ids[at + (i < many ? i : 0)];
+            blocks[i] = (uint32_t)(id / BLOCK);
+            quads[i] = (uint32_t)(id >> 2);
+        }
+        philox(blocks, s, PURPOSE_RACE << 8, first);
+        philox(quads, s, PURPOSE_RACE << 8 | 1, second);
+        for (int i = 0; i < many; i++) {
+            const int64_t id = ids[at + i];
+            const float minimum = race_exp(first[0][i]) * (1.0f / BLOCK);
+            const int wins = (first[1][i] & (BLOCK - 1)) == (uint32_t)(id & (BLOCK - 1));
+            to[at + i] = ln32(wins ? minimum : race_exp(second[id & 3][i]) + minimum);
+        }
+    }
+}

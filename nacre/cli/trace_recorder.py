@@ -142,10 +142,11 @@ class _Timed:
     def __init__(self, proposer: Proposer) -> None:
         self._proposer = proposer
         self.steps_s: dict[int, list[float]] = {}
-        self.traits, self.open, self.committed, self.close = (
+        self.traits, self.open, self.committed, self.observed, self.close = (
             proposer.traits,
             proposer.open,
             proposer.committed,
+            proposer.observed,
             proposer.close,
         )
 

@@ -10,15 +10,36 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, GuessFeatures, Proposer, ProposerTraits
+from nacre.drafting.proposer import (
+    TIP,
+    DraftContext,
+    Expansion,
+    Guess,
+    GuessFeatures,
+    Observation,
+    Proposer,
+    ProposerTraits,
+)
 from nacre.errors import InvalidArgument
 
 #: name -> module:class
 METHODS = {
+    "aded": "nacre.drafting.aded:AdedProposer",
+    "aded-growth": "nacre.drafting.aded:AdedGrowthProposer",
+    "lookahead": "nacre.drafting.lookahead:LookaheadProposer",
     "lookup": "nacre.drafting.lookup:LookupProposer",
     "model": "nacre.drafting.model:ModelProposer",
+    "ouroboros": "nacre.drafting.ouroboros:OuroborosProposer",
+    "plateau": "nacre.drafting.plateau:PlateauProposer",
+    "prediction": "nacre.drafting.prediction:PredictionProposer",
     "random": "nacre.drafting.hopeless:RandomProposer",
+    "recycling": "nacre.drafting.recycling:RecyclingProposer",
+    "recycling-growth": "nacre.drafting.recycling:RecyclingGrowthProposer",
+    "rest": "nacre.drafting.rest:RestProposer",
     "silent": "nacre.drafting.hopeless:SilentProposer",
+    "stand": "nacre.drafting.stand:StandProposer",
+    "suffix": "nacre.drafting.suffix:SuffixProposer",
+    "tr-jacobi": "nacre.drafting.tr_jacobi:TrJacobiProposer",
 }
 KNOWN_METHODS = frozenset(METHODS)
 
@@ -43,6 +64,7 @@ __all__ = [
     "Expansion",
     "Guess",
     "GuessFeatures",
+    "Observation",
     "Proposer",
     "ProposerTraits",
     "proposer_class",

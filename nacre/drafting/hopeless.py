@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 
 
 class RandomProposer:
@@ -26,6 +26,9 @@ class RandomProposer:
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         self._highest[session] = max(self._highest[session], *tokens)
 
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [[Guess(self._random.randint(0, self._highest[item.session]), 1.0, TIP)] for item in wanted]
 
@@ -42,6 +45,9 @@ class SilentProposer:
         pass
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        pass
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
 
 
@@ -58,6 +58,9 @@ class LookupProposer:
                 if gram in text.latest:
                     text.before[gram] = text.latest[gram]
                 text.latest[gram] = end
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass  # learns from text alone
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._continue(self._texts[item.session], item.path_tokens) for item in wanted]

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nacre.drafting.features import features_of_rows
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
 from nacre.sampling import History, RowContext
 
@@ -157,6 +157,9 @@ class ModelProposer:
         text.tokens.extend(tokens)
         for token in tokens:
             text.history.append(token)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass  # a model does not learn while it drafts
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         guesses: list[list[Guess]] = [[] for _ in wanted]

@@ -25,7 +25,7 @@ class ProposerTraits:
     `shape`: "tree" if it offers rival guesses, "chain" if one line. `batch` is how many nodes one call should be
     given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
-    rule every proposer is exact.
+    rule every proposer is exact. `learns`: it wants `observed` to be called.
     """
 
     name: str
@@ -33,6 +33,7 @@ class ProposerTraits:
     batch: int
     reach: int
     exact: bool = True
+    learns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,33 @@ class DraftContext:
     """What a proposer is told when a session opens: committed tokens, how the target samples, and the noise key.
 
     `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
+    `prediction` is what the client expects the answer to be, empty where it did not say.
     """
 
     tokens: tuple[int, ...]
     prompt_length: int
     params: SamplingParams
     key: int | None
+    prediction: tuple[int, ...] = ()
+
+
+#: Most tokens of an observation's context, and of its tokens.
+CONTEXT_TOKENS = 4
+OBSERVED_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the target thought after `context`: its best tokens, best first, and their log-probabilities in nats.
+
+    `context` are up to 4 tokens, the last one the node's own; `tokens` at most 32. `walked` is false for a node that
+    was verified and then contradicted: what the target said there is true all the same.
+    """
+
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    walked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +123,9 @@ class Proposer(Protocol):
 
         The node ids of an extension become known to the proposer through later `Expansion.path_ids`.
         """
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        """What the target said at nodes it verified, walked or not; only for methods whose traits say `learns`."""
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         """Guesses for each wanted node, most likely first; an empty list where it has none."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
 from nacre.sampling import Choice
 from nacre.sim.dice import mix, unit
@@ -200,6 +200,9 @@ class LineProposer:
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         self._tips[session] += len(tokens)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._guess(item) for item in wanted]

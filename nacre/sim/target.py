@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, ProposerTraits
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.sampling import Choice
 from nacre.session import VerifyPlan
 from nacre.sim.dice import mix, unit
@@ -116,6 +116,9 @@ class DialledProposer:
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         for token in tokens:
             self._states[session] = self._target.advance(self._states[session], token)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._guess(item) for item in wanted]

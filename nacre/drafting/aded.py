@@ -1,0 +1,241 @@
+"""ADED: a tri-gram matrix that follows the text, searched by PUCT or best first.
+
+Source: ADED / Adaptix (Liu et al. 2024). Guarantee: exact (a guess never decides). Needs no model and no torch.
+
+State: for each pair of tokens the scores of the tokens that followed it (`TrigramTable`), at most 8, up to 3 each.
+Update: a committed trigram's score rises by 0.04, once, and its row's others fade by 0.98. (The released code adds
+0.04 again on every call while the trigram is in its window, and never takes anything away.) At read a row is
+normalised, with 0.04 more for what was never seen.
+
+`aded` searches by PUCT: from the last two tokens, `iterations` times, it descends to the child of greatest
+Q + (c1 + ln((N + c2 + 1) / c2)) P sqrt(N) / (1 + n), c1 = 32, c2 = 8, unvisited ones first; opens the leaf; rolls out
+to four tokens; and adds 1 + the sum of scores to every node on the way. The most visited nodes, 3 in 8 of the rows, are
+the tree, and each is extended by its likeliest follower. `aded-growth` grows best first over the same table: the same
+trees, nearly, at a hundredth of the cost.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nacre.drafting.growth import Children, checked_rows, grow
+from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
+from nacre.drafting.proposer import TIP, DraftContext, Guess, ProposerTraits
+from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked
+from nacre.drafting.tail import Tail, TailProposer
+from nacre.errors import InvalidArgument
+
+_GREATEST_SCORE = 3.0
+_BUMP = round(0.04 / _GREATEST_SCORE * ONE)
+_FADE = 0.98
+
+_C1 = 32.0
+_C2 = 8.0
+_ROLLOUT = 4
+MOST_ITERATIONS = 10_000
+
+_Pair = tuple[int, ...]
+_PAIR = (1 << 2 * TOKEN_BITS) - 1
+
+
+class TrigramTable:
+    """Scores of the third token by the first two. Shared by the sessions of one tenant; `ngrams` bounds the pairs."""
+
+    def __init__(self, ngrams: int = DEFAULT_NGRAMS) -> None:
+        self._rows = NgramRows(ngrams)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._rows.size_bytes
+
+    def children(self, pair: _Pair) -> Children:
+        """What followed the pair, as shares of its scores and one bump for the unseen, best first."""
+        return self.children_of(key_of(pair)) if len(pair) == 2 else ()
+
+    def children_of(self, key: int) -> Children:
+        """`children` of the pair with this `key_of`."""
+        slot = self._rows.find_key(key)
+        if slot < 0:
+            return ()
+        tokens, weights = self._rows.read(slot)
+        scale = 1.0 / (sum(weights) + _BUMP)
+        return [(token, weight * scale) for token, weight in zip(tokens, weights, strict=True) if weight]
+
+    def learn(self, tokens: Sequence[int]) -> None:
+        """Every trigram of a text is an event."""
+        for i in range(2, len(tokens)):
+            self._bump(tuple(tokens[i - 2 : i]), tokens[i])
+
+    def export(self) -> list[Row]:
+        return [packed(pair, tokens, weights, sum(weights) or 1) for pair, tokens, weights in self._rows.items()]
+
+    def merge(self, rows: Iterable[Row]) -> None:
+        """Rows of another table replace those here; their shares become scores that sum to 1."""
+        for row in rows:
+            tokens, chances = unpacked(row, MOST_TOKEN)
+            if len(row[0]) == 2 and tokens:
+                slot = self._slot(row[0])
+                if slot >= 0:
+                    whole = sum(chances) * _GREATEST_SCORE
+                    self._rows.write(slot, tokens, [max(1, round(c / whole * ONE)) for c in chances])
+
+    def _slot(self, pair: _Pair) -> int:
+        slot = self._rows.find(pair)
+        return slot if slot >= 0 else self._rows.claim(pair)
+
+    def _bump(self, pair: _Pair, token: int) -> None:
+        slot = self._slot(pair)
+        if slot < 0 or not 0 <= token <= MOST_TOKEN:
+            return
+        tokens, weights = self._rows.read(slot)
+        scores = {t: int(w * _FADE) for t, w in zip(tokens, weights, strict=True) if w}
+        scores[token] = min(ONE, scores.get(token, 0) + _BUMP)
+        if len(scores) > ROW_WIDTH:  # the newest replaces the weakest
+            del scores[min((t for t in scores if t != token), key=lambda t: (scores[t], t))]
+        best = sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+        self._rows.write(slot, [t for t, _ in best], [max(1, w) for _, w in best])
+
+
+class _FollowsTrigrams(TailProposer):
+    """Feeds the table with every committed trigram, those of the prompt included."""
+
+    def __init__(self, table: TrigramTable | None, rows: int) -> None:
+        super().__init__(2)
+        self._table = TrigramTable() if table is None else table
+        self._rows = checked_rows(rows)
+
+    def open(self, session: int, context: DraftContext) -> None:
+        super().open(session, context)
+        self._table.learn(context.tokens)
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        self._table.learn((*self._tails[session].tokens, *tokens))
+        super().committed(session, tokens, trunk)
+
+
+class AdedGrowthProposer(_FollowsTrigrams):
+    """Best-first growth over the matrix."""
+
+    def __init__(self, table: TrigramTable | None = None, *, rows: int = 32, depth: int = 12) -> None:
+        super().__init__(table, rows)
+        self._depth = depth
+
+    @property
+    def traits(self) -> ProposerTraits:
+        return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth)
+
+    def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
+        if len(last) < 2:
+            return []
+        return grow(key_of(last), self._table.children_of, _moved, self._rows, depth=self._depth)
+
+
+def _moved(key: int, token: int) -> int:
+    return (key << TOKEN_BITS | (token + 1)) & _PAIR
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    pair: _Pair
+    prior: float
+    parent: _Node | None
+    visits: int = 0
+    value: float = 0.0
+    children: list[_Node] | None = None
+
+
+class AdedProposer(_FollowsTrigrams):
+    """PUCT search. Its rollouts are drawn from the matrix with dice thrown anew, alike, for every proposal."""
+
+    def __init__(self, table: TrigramTable | None = None, *, rows: int = 32, iterations: int = 150) -> None:
+        if not 1 <= iterations <= MOST_ITERATIONS:
+            raise InvalidArgument(f"iterations is {iterations}; it must be 1 to {MOST_ITERATIONS}")
+        super().__init__(table, rows)
+        self._iterations = iterations
+
+    @property
+    def traits(self) -> ProposerTraits:
+        return ProposerTraits(name="aded", shape="tree", batch=1, reach=_ROLLOUT + 1)
+
+    def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
+        root = _Node(last, 1.0, None)
+        known: dict[_Pair, Children] = {}
+        if not self._children(last, known):
+            return []
+        dice = random.Random(position)  # noqa: S311  a search, not a secret
+        nodes: list[_Node] = []
+        for _ in range(self._iterations):
+            node, depth = root, 0
+            while node.children and depth < _ROLLOUT:
+                node = max(node.children, key=_worth)  # the first of equals: rows are sorted
+                depth += 1
+            if node.children is None and depth < _ROLLOUT:
+                node.children = [_Node((node.pair[-1], t), p, node) for t, p in self._children(node.pair, known)]
+                nodes += node.children
+                if node.children:
+                    node = dice.choices(node.children, [child.prior for child in node.children])[0]
+                    depth += 1
+            reward = 1.0 + self._rollout(node.pair, depth, known, dice)
+            up: _Node | None = node
+            while up is not None:
+                reward += up.prior if up is not root else 0.0
+                up = up.parent
+            up = node
+            while up is not None:
+                up.visits += 1
+                up.value += reward
+                up = up.parent
+        return self._tree(root, nodes, known)
+
+    def _rollout(self, pair: _Pair, depth: int, known: dict[_Pair, Children], dice: random.Random) -> float:
+        total = 0.0
+        while depth < _ROLLOUT:
+            row = self._children(pair, known)
+            if not row:
+                break
+            token, chance = dice.choices(row, [chance for _, chance in row])[0]
+            total += chance
+            pair = (pair[-1], token)
+            depth += 1
+        return total
+
+    def _tree(self, root: _Node, nodes: list[_Node], known: dict[_Pair, Children]) -> list[Guess]:
+        """The most visited nodes (parents have no fewer visits and come first), each with its likeliest follower."""
+        order = sorted(range(len(nodes)), key=lambda i: (-nodes[i].visits, i))
+        chosen = [nodes[i] for i in order if nodes[i].visits][: max(1, self._rows * 3 // 8)]
+        places = {id(root): TIP}
+        guesses: list[Guess] = []
+        taken: set[tuple[int, int]] = set()
+        for node in chosen:
+            assert node.parent is not None
+            above = places[id(node.parent)]
+            places[id(node)] = len(guesses)
+            taken.add((above, node.pair[-1]))
+            guesses.append(Guess(node.pair[-1], node.prior, above))
+        for node in chosen:
+            above = places[id(node)]
+            for token, chance in self._children(node.pair, known)[:1]:
+                if len(guesses) < self._rows and (above, token) not in taken:
+                    guesses.append(Guess(token, chance, above))
+        return guesses
+
+    def _children(self, pair: _Pair, known: dict[_Pair, Children]) -> Children:
+        row = known.get(pair)
+        if row is None:
+            row = known[pair] = self._table.children(pair)
+        return row
+
+
+def _worth(child: _Node) -> float:
+    if not child.visits:
+        return math.inf
+    assert child.parent is not None
+    above = child.parent.visits
+    explore = _C1 + math.log((above + _C2 + 1.0) / _C2)
+    return child.value / child.visits + explore * child.prior * math.sqrt(above) / (1 + child.visits)

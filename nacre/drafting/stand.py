@@ -1,0 +1,168 @@
+"""STAND: n-gram rows of the target's own distributions, drawn from with the noise that the target will use.
+
+Source: STAND (Song et al. 2025), with the shared noise of the race rule in place of private noise. Guarantee: exact
+(a guess never decides). Needs no model and no torch.
+
+State: for contexts of 1, 2 and 3 tokens a sparse distribution, the target's 8 best tokens (`StandTable`). Update: a
+new observation is averaged in, P <- (m P + P_new) / (m + 1), where m is the number averaged so far, at most 8. Look-up:
+the longest context that is known.
+
+Proposal: best-first growth. Below a node the children are the row's tokens by perturbed score ln P / T + G, G being the
+target's noise at that position: Gumbel-top-k, which is drawing without replacement, with the target's own dice. As in
+`model`, what the two distributions differ by is taken for noise of scale `race_temperature`, so a child's survival is
+softmax(scores / race_temperature), times the chance that no token outside the row wins the race. Without a key, or at
+temperature 0, children go by their probability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from nacre.drafting.growth import Children, checked_rows, grow, shares, sharpening
+from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
+from nacre.drafting.proposer import Guess, Observation, ProposerTraits
+from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
+from nacre.drafting.tail import Tail, TailProposer
+from nacre.errors import InvalidArgument
+from nacre.sampling.pair_noise import log_noise_of
+
+_MOST_AVERAGED = 8
+_NONE: tuple[list[int], list[int]] = ([], [])
+
+# What is left of a key of three tokens for the last three, two and one.
+_MASKS = tuple((1 << TOKEN_BITS * length) - 1 for length in range(LONGEST_CONTEXT, 0, -1))
+
+_State = tuple[int, int]  # the key of the last tokens, and the position that the children guess
+
+
+class StandTable:
+    """Distributions by context. Shared by the sessions of one tenant; `ngrams` bounds the contexts held."""
+
+    def __init__(self, ngrams: int = DEFAULT_NGRAMS) -> None:
+        self._rows = NgramRows(ngrams)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._rows.size_bytes
+
+    def row(self, key: int) -> tuple[list[int], list[int]]:
+        """Tokens and weights after the longest known context, best first; the weights may end in zeros.
+
+        `key` is `key_of` the last three tokens, fewer at the beginning of a text.
+        """
+        rows = self._rows
+        for mask in _MASKS:
+            slot = rows.find_key(key & mask)
+            if slot >= 0:
+                return rows.read(slot)
+        return _NONE
+
+    def learn(self, observations: Sequence[Observation]) -> None:
+        for seen in observations:
+            chances = [math.exp(min(logprob, 0.0)) for logprob in seen.logprobs]
+            known = [(t, p) for t, p in zip(seen.tokens, chances, strict=True) if 0 <= t <= MOST_TOKEN]
+            for length in range(1, min(LONGEST_CONTEXT, len(seen.context)) + 1):
+                self._average(seen.context[-length:], known)
+
+    def export(self) -> list[Row]:
+        return [packed(context, tokens, weights) for context, tokens, weights in self._rows.items()]
+
+    def merge(self, rows: Iterable[Row]) -> None:
+        """Rows of another table are averaged in like observations."""
+        for row in rows:
+            tokens, chances = unpacked(row, MOST_TOKEN)
+            self._average(row[0], list(zip(tokens, chances, strict=True)))
+
+    def _average(self, context: tuple[int, ...], new: list[tuple[int, float]]) -> None:
+        if not new or not context:
+            return
+        slot = self._rows.find(context)
+        if slot < 0:
+            slot = self._rows.claim(context)
+            if slot < 0:
+                return
+            best = new[:ROW_WIDTH]
+        else:
+            averaged = min(self._rows.count(slot), _MOST_AVERAGED)
+            share = 1.0 / (averaged + 1)
+            keep = averaged * share / ONE
+            tokens, weights = self._rows.read(slot)
+            mixed = {token: weight * keep for token, weight in zip(tokens, weights, strict=True) if weight}
+            for token, chance in new:
+                mixed[token] = mixed.get(token, 0.0) + chance * share
+            falling = sorted([(-chance, token) for token, chance in mixed.items()])[:ROW_WIDTH]
+            best = [(token, -chance) for chance, token in falling]
+        self._rows.write(slot, [token for token, _ in best], weights_of([chance for _, chance in best]))
+
+
+class StandProposer(TailProposer):
+    """Trees drawn from the rows. `table` is shared by the sessions of one tenant; None: the proposer has its own."""
+
+    def __init__(
+        self,
+        table: StandTable | None = None,
+        *,
+        rows: int = 32,
+        depth: int = 12,
+        race_temperature: float = 0.7,
+    ) -> None:
+        if not race_temperature > 0:
+            raise InvalidArgument(f"race_temperature is {race_temperature}; it must be greater than 0")
+        super().__init__(LONGEST_CONTEXT)
+        self._table = StandTable() if table is None else table
+        self._rows = checked_rows(rows)
+        self._depth = depth
+        self._race_temperature = race_temperature
+
+    @property
+    def traits(self) -> ProposerTraits:
+        return ProposerTraits(name="stand", shape="tree", batch=1, reach=self._depth, learns=True)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        self._table.learn(observations)
+
+    def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
+        key, temperature = tail.context.key, tail.context.params.temperature
+
+        row = self._table.row
+        power = sharpening(temperature)
+
+        def by_chance(state: _State) -> Children:
+            tokens, weights = row(state[0])
+            return shares(tokens, weights, power, ONE) if tokens else ()
+
+        def by_race(state: _State) -> Children:
+            tokens, weights = row(state[0])
+            assert key is not None
+            return _raced(tokens, weights, state[1], key, temperature, self._race_temperature) if tokens else ()
+
+        racing = key is not None and temperature > 0
+        return grow((key_of(last), position), by_race if racing else by_chance, _step, self._rows, depth=self._depth)
+
+
+def _raced(
+    tokens: list[int], weights: list[int], position: int, key: int, temperature: float, race_temperature: float
+) -> Children:
+    """The row's tokens by perturbed score, with their survivals."""
+    if 0 in weights:
+        weights = weights[: weights.index(0)]
+        tokens = tokens[: len(weights)]
+    inverse = 1.0 / temperature
+    noise = log_noise_of(tokens, position, key)
+    scores = [inverse * math.log(w / ONE) - g for w, g in zip(weights, noise, strict=True)]
+    best = max(scores)
+    masses = [math.exp((score - best) / race_temperature) for score in scores]
+    # Tokens outside the row have the rest of the probability; the best of their scores is below s with chance
+    # e^(-rest e^-s), for theirs is a Gumbel variable of that mass.
+    rest = max(0.0, 1.0 - sum(weights) / ONE) ** inverse
+    scale = math.exp(-min(30.0, rest * math.exp(min(30.0, -best)))) / sum(masses)
+    ranked = sorted(zip(masses, tokens, strict=True), reverse=True)
+    return [(token, mass * scale) for mass, token in ranked]
+
+
+def _step(state: _State, token: int) -> _State:
+    return (state[0] << TOKEN_BITS | (token + 1)) & _MASKS[0], state[1] + 1
