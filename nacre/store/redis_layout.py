@@ -1,0 +1,123 @@
+"""Where everything lies in Redis. Commands of Redis 6.2 only; Valkey has the same.
+
+    nc:{T.s}:N:n0<b>   hash   n-grams of a bucket, generation 0 or 1: field -> covered row
+    nc:{T.s}:N:c0<b>   hash   chunks
+    nc:{T.s}:N:k0<b>   hash   calibration counters
+    nc:{T.d}:N:delta   stream blocks of rows as merged, for readers that follow
+    nc:{T.d}:N:log     stream finished outputs, for suffix indexes
+    nc:{T.d}:dir       hash   the tenant's namespaces, covered
+
+T and N are keyed hashes of tenant and namespace, s is the bucket modulo 16: a tenant spreads over sixteen cluster
+slots, and every script touches one key. A bucket of n-grams holds at most 64 fields of at most 48 bytes, so Redis keeps
+it as one packed list (`hash-max-ziplist-entries` and `-value` at their defaults or above).
+
+Generations take turns by the clock: a bucket expires at the end of the generation after its own, so what was not
+written for between one and two periods is gone, without a TTL per field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nacre.store.packing import key_of
+from nacre.store.rows import Row
+from nacre.store.sealing import Seal, tenant_tag
+
+PREFIX = b"nc:"
+SPREAD = 16
+#: Bits of the bucket number, by kind.
+BUCKET_BITS = {"ngram": 14, "chunk": 10, "calibration": 2}
+MAX_FIELDS = 64
+LETTERS = {"ngram": b"n", "chunk": b"c", "calibration": b"k"}
+DELTA_ENTRIES = 2048
+LOG_ENTRIES = 4096
+DELTA_MS = 600_000
+LOG_MS = 86_400_000
+
+#: Compare and set, field by field. KEYS[1] a bucket; ARGV: when it expires (ms), most fields, then per row its field,
+#: the nonce the writer had read ("" for none) and the new value. Returns 1 per row that was set. A full bucket gives
+#: up one of its fields, whichever comes first. The server cannot merge: it cannot read the rows.
+SCRIPT = """
+local done = {}
+local size = redis.call('HLEN', KEYS[1])
+for i = 3, #ARGV, 3 do
+  local old = redis.call('HGET', KEYS[1], ARGV[i])
+  local nonce = old and string.sub(old, 1, 4) or ''
+  if nonce == ARGV[i + 1] then
+    if not old then
+      if size >= tonumber(ARGV[2]) then
+        local fields = redis.call('HKEYS', KEYS[1])
+        redis.call('HDEL', KEYS[1], fields[1])
+        size = size - 1
+      end
+      size = size + 1
+    end
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+    done[#done + 1] = 1
+  else
+    done[#done + 1] = 0
+  end
+end
+redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+return done
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """By the clock: number, and when its buckets expire (Unix time, ms)."""
+
+    number: int
+    expires_ms: int
+
+    @classmethod
+    def at(cls, now_s: float, period_s: float) -> Generation:
+        number = int(now_s // period_s)
+        return cls(number, int((number + 2) * period_s * 1000))
+
+    @property
+    def letter(self) -> bytes:
+        return b"01"[self.number & 1 : (self.number & 1) + 1]
+
+    @property
+    def before(self) -> bytes:
+        return b"10"[self.number & 1 : (self.number & 1) + 1]
+
+
+class Layout:
+    """The names of one namespace."""
+
+    def __init__(self, seal: Seal) -> None:
+        self.seal = seal
+        self._tenant = seal.tenant_tag.encode()
+        self._space = seal.tag.encode()
+        self.delta = self._own(b"delta")
+        self.log = self._own(b"log")
+
+    def locate(self, row: Row) -> tuple[int, bytes]:
+        """The row's bucket number within its kind, and its field."""
+        bucket, field = self.seal.place(key_of(row))
+        return bucket & ((1 << BUCKET_BITS[row.kind]) - 1), field
+
+    def bucket(self, kind: str, number: int, generation: bytes) -> bytes:
+        return b"%b{%b.%x}:%b:%b%b%x" % (
+            PREFIX,
+            self._tenant,
+            number % SPREAD,
+            self._space,
+            LETTERS[kind],
+            generation,
+            number,
+        )
+
+    def _own(self, name: bytes) -> bytes:
+        return b"%b{%b.d}:%b:%b" % (PREFIX, self._tenant, self._space, name)
+
+
+def directory(tenant_key: bytes) -> bytes:
+    return b"%b{%b.d}:dir" % (PREFIX, tenant_tag(tenant_key).encode())
+
+
+def all_of(tenant_key: bytes) -> bytes:
+    """A pattern of all keys of a tenant."""
+    return b"%b{%b.*" % (PREFIX, tenant_tag(tenant_key).encode())
