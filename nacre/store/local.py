@@ -99,6 +99,12 @@ class LocalStore:
         if self._snapshot is not None and self._saver is None:
             self._saver = asyncio.create_task(self._save_now_and_then(), name="store snapshot")
 
+    def load(self) -> None:
+        """Reads the snapshot for an operator. Raises NotFound or FailedPrecondition, and leaves the file alone."""
+        if self._snapshot is None:
+            return
+        self._read(self._snapshot)
+
     async def close(self) -> None:
         await self._queue.close()
         if self._saver is not None:
@@ -106,8 +112,7 @@ class LocalStore:
             with suppress(asyncio.CancelledError):
                 await self._saver
             self._saver = None
-        with suppress(NacreError):  # `save` has told
-            await self.save()
+        await self._save_or_tell()
 
     async def save(self) -> None:
         """Writes the snapshot, if there is something new. Raises ResourceExhausted."""
@@ -117,27 +122,25 @@ class LocalStore:
         try:
             # The lists are copied here, where nobody changes them; the bytes in them never change.
             await asyncio.to_thread(write_file, self._snapshot, self._sections())
-        except NacreError as error:
+        except NacreError:
             self._dirty = True
-            logger.warning("the store's snapshot was not saved: %s", error.message)
             raise
+
+    async def _save_or_tell(self) -> None:
+        try:
+            await self.save()
+        except NacreError as error:
+            logger.warning("the store's snapshot was not saved: %s", error.message)
 
     async def _save_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(SNAPSHOT_S)
-            with suppress(NacreError):
-                await self.save()
+            await self._save_or_tell()
 
     def _load(self, path: Path) -> None:
         """A damaged snapshot is told, moved aside and never used."""
         try:
-            for section in read_file(path):
-                table = self._table(section.namespace)
-                for packed in section.rows:
-                    table.young[key_in(packed)] = packed
-                for output in section.outputs:
-                    self._log(table, output)
-                self._make_room()
+            self._read(path)
         except NotFound:
             return
         except FailedPrecondition as error:
@@ -151,6 +154,15 @@ class LocalStore:
                 logger.warning("%s; it cannot be moved aside (%s), so nothing will be saved", error.message, reason)
             else:
                 logger.warning("%s; moved to %s, starting empty", error.message, aside)
+
+    def _read(self, path: Path) -> None:
+        for section in read_file(path):
+            table = self._table(section.namespace)
+            for packed in section.rows:
+                table.young[key_in(packed)] = packed
+            for output in section.outputs:
+                self._log(table, output)
+            self._make_room()
 
     def _sections(self) -> list[Section]:
         return [

@@ -29,6 +29,8 @@ SPREAD = 16
 BUCKET_BITS = {"ngram": 14, "chunk": 10, "calibration": 2}
 MAX_FIELDS = 64
 LETTERS = {"ngram": b"n", "chunk": b"c", "calibration": b"k"}
+#: The one field of a stream entry.
+BLOCK = b"b"
 DELTA_ENTRIES = 2048
 LOG_ENTRIES = 4096
 DELTA_MS = 600_000

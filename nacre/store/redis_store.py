@@ -10,21 +10,21 @@ last, and the newest outputs. `follow` then brings what is new and, page by page
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 from typing import Any
 
 from nacre.errors import NacreError
 from nacre.store.keys import TenantKeys
-from nacre.store.packing import key_in, key_of, split, unpack, unpack_tokens
+from nacre.store.packing import key_of
 from nacre.store.portable import MAX_OUTPUT_TOKENS
 from nacre.store.redis_layout import BUCKET_BITS, Generation, Layout, all_of, directory
 from nacre.store.redis_link import RedisLink, execute
-from nacre.store.redis_writing import BLOCK, RedisWriter
+from nacre.store.redis_reading import PLACES, output_of, rows_of_block, rows_of_buckets
+from nacre.store.redis_writing import RedisWriter
 from nacre.store.rows import Namespace, Row, merged
 from nacre.store.sealing import Seal, directory_seal
 from nacre.store.store import NOTHING, PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreCounters, StoreStats
@@ -45,14 +45,6 @@ SAMPLE_BUCKETS = 256
 DIRECTORY_S = 600.0
 CONFLICT_TRIES = 5
 _NONE = "0-0"
-
-
-def places(bits: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    """All buckets of a namespace, in the order in which they are read."""
-    return tuple((kind, number) for kind, most in bits.items() for number in range(1 << most))
-
-
-PLACES = places(BUCKET_BITS)
 
 
 class RedisStore:
@@ -112,14 +104,14 @@ class RedisStore:
         deltas, logged = answers
         rows: dict[bytes, Row] = {}
         for _, fields in deltas:  # newest first: what came later is what holds
-            for key, row in reversed(self._block(layout, fields).items()):
+            for key, row in reversed(rows_of_block(layout, fields, self.counters).items()):
                 rows.setdefault(key, row)
             if len(rows) >= SEED_ROWS:
                 break
         outputs: list[tuple[int, ...]] = []
         tokens = 0
         for _, fields in logged:
-            output = self._output(layout, fields)
+            output = output_of(layout, fields, self.counters)
             tokens += len(output)
             if tokens > SEED_TOKENS:
                 break
@@ -152,8 +144,8 @@ class RedisStore:
             del deltas[0]
         rows: dict[bytes, Row] = {}
         for _, fields in deltas:
-            rows.update(self._block(layout, fields))
-        outputs = tuple(filter(None, (self._output(layout, fields) for _, fields in logged)))
+            rows.update(rows_of_block(layout, fields, self.counters))
+        outputs = tuple(filter(None, (output_of(layout, fields, self.counters) for _, fields in logged)))
         backfill = since.backfill
         if backfill >= 0 and len(rows) < PAGE_ROWS:
             older, backfill = await self._backfill(layout, backfill)
@@ -173,7 +165,7 @@ class RedisStore:
             places = PLACES[place : place + PROBE_BUCKETS]
 
             async def read(client: Any, places: Sequence[tuple[str, int]] = places) -> dict[bytes, Row]:
-                return await self._buckets(client, layout, places)
+                return await rows_of_buckets(client, layout, places, self._generation(), self.counters)
 
             found = await self._link.ask(read, background=True)
             if found is None:
@@ -185,46 +177,6 @@ class RedisStore:
             if len(rows) >= PAGE_ROWS // 2:
                 break
         return rows, place
-
-    async def _buckets(self, client: Any, layout: Layout, places: Sequence[tuple[str, int]]) -> dict[bytes, Row]:
-        """All rows of some buckets; where both generations have one, the young holds (it was merged from the old)."""
-        generation = self._generation()
-        pipe = client.pipeline(transaction=False)
-        for kind, number in places:
-            pipe.hgetall(layout.bucket(kind, number, generation.before))
-            pipe.hgetall(layout.bucket(kind, number, generation.letter))
-        rows: dict[bytes, Row] = {}
-        for fields in await execute(pipe):
-            for field, value in fields.items():
-                packed = layout.seal.uncover(field, value)
-                try:
-                    if packed is None:
-                        raise ValueError("covered under another key")
-                    rows[key_in(packed)] = unpack(packed)
-                except ValueError:
-                    self.counters.rows_corrupt += 1
-            await asyncio.sleep(0)
-        return rows
-
-    def _block(self, layout: Layout, fields: dict[bytes, bytes]) -> dict[bytes, Row]:
-        block = layout.seal.uncover_block(b"delta", fields.get(BLOCK, b""))
-        try:
-            if block is None:
-                raise ValueError("covered under another key")
-            return {key_in(packed): unpack(packed) for packed in split(block)}
-        except ValueError:
-            self.counters.rows_corrupt += 1
-            return {}
-
-    def _output(self, layout: Layout, fields: dict[bytes, bytes]) -> tuple[int, ...]:
-        block = layout.seal.uncover_block(b"log", fields.get(BLOCK, b""))
-        try:
-            if block is None:
-                raise ValueError("covered under another key")
-            return unpack_tokens(block)
-        except ValueError:
-            self.counters.rows_corrupt += 1
-            return ()
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -337,14 +289,14 @@ class RedisStore:
             places = PLACES[at : at + PROBE_BUCKETS]
 
             async def read(client: Any, places: Sequence[tuple[str, int]] = places) -> dict[bytes, Row]:
-                return await self._buckets(client, layout, places)
+                return await rows_of_buckets(client, layout, places, self._generation(), self.counters)
 
             yield tuple((await self._link.must(read)).values())
 
     async def outputs(self, namespace: Namespace) -> tuple[tuple[int, ...], ...]:
         layout = self._must_layout(namespace)
         logged = await self._link.must(lambda client: client.xrange(layout.log))
-        return tuple(filter(None, (self._output(layout, fields) for _, fields in logged)))
+        return tuple(filter(None, (output_of(layout, fields, self.counters) for _, fields in logged)))
 
     async def put(self, namespace: Namespace, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]] = ()) -> None:
         layout = self._must_layout(namespace)

@@ -16,6 +16,7 @@ from typing import Any
 
 from nacre.store.packing import join, pack, pack_tokens, unpack
 from nacre.store.redis_layout import (
+    BLOCK,
     DELTA_ENTRIES,
     DELTA_MS,
     LOG_ENTRIES,
@@ -30,7 +31,6 @@ from nacre.store.rows import Row, merged
 from nacre.store.sealing import NONCE_BYTES
 from nacre.store.write_queue import Coalesced
 
-BLOCK = b"b"
 _SLICE = 32
 #: What the client library computes for a row, on top of what is measured: packing commands, parsing answers.
 CLIENT_S_PER_ROW = 15e-6

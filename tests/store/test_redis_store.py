@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nacre.errors import NotFound
-from nacre.store import Namespace, Row, calibration, redis_store
+from nacre.store import Namespace, Row, calibration, redis_reading, redis_store
 from nacre.store.keys import TenantKeys
 from nacre.store.packing import pack_tokens
 from nacre.store.redis_layout import BUCKET_BITS, MAX_FIELDS, SPREAD, Layout
@@ -28,7 +28,7 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     bits = {"ngram": 6, "chunk": 3, "calibration": 2}
     for kind, number in bits.items():
         monkeypatch.setitem(BUCKET_BITS, kind, number)
-    monkeypatch.setattr(redis_store, "PLACES", redis_store.places(bits))
+    monkeypatch.setattr(redis_store, "PLACES", redis_reading.places(bits))
     monkeypatch.setattr(redis_store, "SAMPLE_BUCKETS", 64)
 
 
