@@ -8,8 +8,8 @@
     nc:{T.d}:dir       hash   the tenant's namespaces, covered
 
 T and N are keyed hashes of tenant and namespace, s is the bucket modulo 16: a tenant spreads over sixteen cluster
-slots, and every script touches one key. A bucket of n-grams holds at most 64 fields of at most 48 bytes, so Redis keeps
-it as one packed list (`hash-max-ziplist-entries` and `-value` at their defaults or above).
+slots, and every script touches one of them. A bucket of n-grams holds at most 64 fields of at most 48 bytes, so Redis
+keeps it as one packed list (`hash-max-ziplist-entries` and `-value` at their defaults or above).
 
 Generations take turns by the clock: a bucket expires at the end of the generation after its own, so what was not
 written for between one and two periods is gone, without a TTL per field.
@@ -25,8 +25,8 @@ from nacre.store.sealing import Seal, tenant_tag
 
 PREFIX = b"nc:"
 SPREAD = 16
-#: Bits of the bucket number, by kind.
-BUCKET_BITS = {"ngram": 14, "chunk": 10, "calibration": 2}
+#: Bits of the bucket number, by kind: with 64 fields each, 262,144 n-grams in each generation of a namespace.
+BUCKET_BITS = {"ngram": 12, "chunk": 8, "calibration": 2}
 MAX_FIELDS = 64
 LETTERS = {"ngram": b"n", "chunk": b"c", "calibration": b"k"}
 #: The one field of a stream entry.
@@ -36,31 +36,41 @@ LOG_ENTRIES = 4096
 DELTA_MS = 600_000
 LOG_MS = 86_400_000
 
-#: Compare and set, field by field. KEYS[1] a bucket; ARGV: when it expires (ms), most fields, then per row its field,
-#: the nonce the writer had read ("" for none) and the new value. Returns 1 per row that was set. A full bucket gives
-#: up one of its fields, whichever comes first. The server cannot merge: it cannot read the rows.
-SCRIPT = """
+#: What is stored of some rows of one slot. KEYS: each bucket of the present generation, then the same of the past;
+#: ARGV: per row the number of its bucket's key and its field. Returns per row the present value, else the past one.
+READ = """
+local out = {}
+for i = 1, #ARGV, 2 do
+  local key = tonumber(ARGV[i])
+  local present = redis.call('HGET', KEYS[key], ARGV[i + 1])
+  out[#out + 1] = present
+  out[#out + 1] = not present and redis.call('HGET', KEYS[key + 1], ARGV[i + 1])
+end
+return out
+"""
+
+#: Compare and set, row by row. KEYS: buckets of one slot; ARGV: when they expire (ms), most fields of a bucket, then
+#: per row the number of its bucket's key, its field, the nonce the writer had read ("" for none) and the new value.
+#: Returns 1 per row that was set. A full bucket gives up a field, whichever comes first. The server cannot merge: it
+#: cannot read.
+WRITE = """
 local done = {}
-local size = redis.call('HLEN', KEYS[1])
-for i = 3, #ARGV, 3 do
-  local old = redis.call('HGET', KEYS[1], ARGV[i])
-  local nonce = old and string.sub(old, 1, 4) or ''
-  if nonce == ARGV[i + 1] then
-    if not old then
-      if size >= tonumber(ARGV[2]) then
-        local fields = redis.call('HKEYS', KEYS[1])
-        redis.call('HDEL', KEYS[1], fields[1])
-        size = size - 1
-      end
-      size = size + 1
+for i = 3, #ARGV, 4 do
+  local key = KEYS[tonumber(ARGV[i])]
+  local old = redis.call('HGET', key, ARGV[i + 1])
+  if (old and string.sub(old, 1, 4) or '') == ARGV[i + 2] then
+    if not old and redis.call('HLEN', key) >= tonumber(ARGV[2]) then
+      redis.call('HDEL', key, redis.call('HKEYS', key)[1])
     end
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2])
+    redis.call('HSET', key, ARGV[i + 1], ARGV[i + 3])
     done[#done + 1] = 1
   else
     done[#done + 1] = 0
   end
 end
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+for _, key in ipairs(KEYS) do
+  redis.call('PEXPIREAT', key, ARGV[1])
+end
 return done
 """
 

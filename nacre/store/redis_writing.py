@@ -1,9 +1,10 @@
 """Read, merge, compare and set: how rows reach Redis.
 
-One pipeline reads the rows concerned from both generations; they are merged here, because Redis cannot read them; one
-pipeline of scripts, one per bucket, sets each row whose nonce is still the one that was read. A second writer that was
-faster makes a conflict, which is merged again; whoever reads meanwhile sees one row or the other, never half of one.
-The rows as merged also go to the delta stream, as one block.
+A first pipeline reads the rows concerned from both generations; they are merged here, because Redis cannot read them;
+a second sets each row whose nonce is still the one that was read. Both are one script per cluster slot, so a flush is
+some thirty commands, however many buckets it touches. A second writer that was faster makes a conflict, which is
+merged again; whoever reads meanwhile sees one row or the other, never half of one. The rows as merged also go to the
+delta stream, as one block.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from nacre.store.redis_layout import (
     LOG_ENTRIES,
     LOG_MS,
     MAX_FIELDS,
-    SCRIPT,
+    READ,
+    SPREAD,
+    WRITE,
     Generation,
     Layout,
 )
@@ -31,21 +34,33 @@ from nacre.store.rows import Row, merged
 from nacre.store.sealing import NONCE_BYTES
 from nacre.store.write_queue import Coalesced
 
-_SLICE = 32
+_SLICE = 128
 #: What the client library computes for a row, on top of what is measured: packing commands, parsing answers.
 CLIENT_S_PER_ROW = 15e-6
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """The rows of one flush that share a bucket."""
+class _Slot:
+    """The rows of one flush whose buckets share a cluster slot; lists run along the rows but `buckets`."""
 
-    kind: str
-    number: int
+    buckets: dict[tuple[str, int], int] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=list)
-    fields: list[bytes] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     found: list[bytes] = field(default_factory=list)  # the nonces that were read; b"" for none
+
+    def add(self, key: bytes, row: Row, number: int, name: bytes) -> None:
+        self.keys.append(key)
+        self.rows.append(row)
+        self.places.append(self.buckets.setdefault((row.kind, number), len(self.buckets)))
+        self.names.append(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    keys: list[bytes]
+    arguments: list[Any]
 
 
 class RedisWriter:
@@ -53,26 +68,27 @@ class RedisWriter:
 
     def __init__(self, spent: Callable[[float], None]) -> None:
         self._spent = spent
-        self._script = ""
+        self._scripts: dict[str, str] = {}
 
     async def write(self, client: Any, layout: Layout, rows: Coalesced, generation: Generation) -> Coalesced:
         """Stores rows; returns those that conflicted, as they were given. Raises what the client raises."""
-        buckets = await self._sort(layout, rows)
+        slots = await self._sort(layout, rows)
+        reads = [_read(layout, slot, generation) for slot in slots]
+        await self._merge(layout, slots, await self._run(client, READ, reads))
+        writes, packed = await self._cover(layout, slots, generation)
+        done = await self._run(client, WRITE, writes)
         pipe = client.pipeline(transaction=False)
-        for bucket in buckets:
-            for letter in (generation.letter, generation.before):
-                pipe.hmget(layout.bucket(bucket.kind, bucket.number, letter), bucket.fields)
-        answers = await execute(pipe)
-        await self._merge(layout, buckets, answers)
-        packed = await self._send(client, layout, buckets, generation)
-        conflicts = {
+        block = layout.seal.cover_block(b"delta", join(packed))
+        pipe.xadd(layout.delta, {BLOCK: block}, maxlen=DELTA_ENTRIES, approximate=True)
+        pipe.pexpire(layout.delta, DELTA_MS)
+        await execute(pipe)
+        self._spent(CLIENT_S_PER_ROW * len(rows))
+        return {
             key: rows[key]
-            for bucket, done in zip(buckets, packed, strict=True)
-            for key, one in zip(bucket.keys, done, strict=True)
+            for slot, ones in zip(slots, done, strict=True)
+            for key, one in zip(slot.keys, ones, strict=True)
             if not one
         }
-        self._spent(CLIENT_S_PER_ROW * len(rows))
-        return conflicts
 
     async def log(self, client: Any, layout: Layout, outputs: Sequence[tuple[int, ...]]) -> None:
         pipe = client.pipeline(transaction=False)
@@ -82,68 +98,72 @@ class RedisWriter:
         pipe.pexpire(layout.log, LOG_MS)
         await execute(pipe)
 
-    async def _sort(self, layout: Layout, rows: Coalesced) -> list[_Bucket]:
-        buckets: dict[tuple[str, int], _Bucket] = {}
-        items = list(rows.items())
-        for at in range(0, len(items), 4 * _SLICE):
-            started = time.perf_counter()
-            for key, row in items[at : at + 4 * _SLICE]:
-                number, name = layout.locate(row)
-                bucket = buckets.setdefault((row.kind, number), _Bucket(row.kind, number))
-                bucket.keys.append(key)
-                bucket.fields.append(name)
-                bucket.rows.append(row)
-            self._spent(time.perf_counter() - started)
-            await asyncio.sleep(0)
-        return list(buckets.values())
-
-    async def _merge(self, layout: Layout, buckets: list[_Bucket], answers: list[Any]) -> None:
-        """Each bucket's rows become what is stored with what was seen."""
-        for at in range(0, len(buckets), _SLICE):
-            started = time.perf_counter()
-            for place in range(at, min(at + _SLICE, len(buckets))):
-                bucket = buckets[place]
-                present, past = answers[2 * place], answers[2 * place + 1]
-                for index, name in enumerate(bucket.fields):
-                    bucket.found.append(present[index][:NONCE_BYTES] if present[index] else b"")
-                    before = _row(layout, name, present[index] or past[index])
-                    if before is not None and before.kind == bucket.kind:
-                        bucket.rows[index] = merged(before, bucket.rows[index])
-            self._spent(time.perf_counter() - started)
-            await asyncio.sleep(0)
-
-    async def _send(
-        self, client: Any, layout: Layout, buckets: list[_Bucket], generation: Generation
-    ) -> list[list[int]]:
-        if not self._script:
-            self._script = await client.script_load(SCRIPT)
-        packed: list[bytes] = []
-        calls: list[tuple[bytes, list[Any]]] = []
-        for at in range(0, len(buckets), _SLICE):
-            started = time.perf_counter()
-            for bucket in buckets[at : at + _SLICE]:
-                arguments: list[Any] = [generation.expires_ms, MAX_FIELDS]
-                for name, nonce, row in zip(bucket.fields, bucket.found, bucket.rows, strict=True):
-                    packed.append(pack(row))
-                    arguments += (name, nonce, layout.seal.cover(name, packed[-1]))
-                calls.append((layout.bucket(bucket.kind, bucket.number, generation.letter), arguments))
-            self._spent(time.perf_counter() - started)
-            await asyncio.sleep(0)
-        block = layout.seal.cover_block(b"delta", join(packed))
+    async def _run(self, client: Any, script: str, calls: Sequence[_Call]) -> list[Any]:
+        """One answer per call. What a restarted Redis forgot is loaded again."""
         for _ in range(2):
+            if script not in self._scripts:
+                self._scripts[script] = await client.script_load(script)
             pipe = client.pipeline(transaction=False)
-            for key, arguments in calls:
-                pipe.evalsha(self._script, 1, key, *arguments)
+            for call in calls:
+                pipe.evalsha(self._scripts[script], len(call.keys), *call.keys, *call.arguments)
             answers = await execute(pipe)
             if not forgot_script(answers):
-                break
-            # It was restarted, or its scripts were flushed: nothing of this pipeline happened.
-            self._script = await client.script_load(SCRIPT)
-        pipe = client.pipeline(transaction=False)
-        pipe.xadd(layout.delta, {BLOCK: block}, maxlen=DELTA_ENTRIES, approximate=True)
-        pipe.pexpire(layout.delta, DELTA_MS)
-        await execute(pipe)
-        return answers
+                return answers
+            del self._scripts[script]
+        raise ConnectionError("it forgets scripts as soon as they are loaded")
+
+    async def _sort(self, layout: Layout, rows: Coalesced) -> list[_Slot]:
+        slots: dict[int, _Slot] = {}
+        items = list(rows.items())
+        for at in range(0, len(items), _SLICE):
+            started = time.perf_counter()
+            for key, row in items[at : at + _SLICE]:
+                number, name = layout.locate(row)
+                slots.setdefault(number % SPREAD, _Slot()).add(key, row, number, name)
+            self._spent(time.perf_counter() - started)
+            await asyncio.sleep(0)  # sessions come first
+        return list(slots.values())
+
+    async def _merge(self, layout: Layout, slots: list[_Slot], answers: list[Any]) -> None:
+        """Each row becomes what is stored with what was seen."""
+        for slot, values in zip(slots, answers, strict=True):
+            started = time.perf_counter()
+            for index, name in enumerate(slot.names):
+                present, past = values[2 * index], values[2 * index + 1]
+                slot.found.append(present[:NONCE_BYTES] if present else b"")
+                before = _row(layout, name, present or past)
+                if before is not None and before.kind == slot.rows[index].kind:
+                    slot.rows[index] = merged(before, slot.rows[index])
+            self._spent(time.perf_counter() - started)
+            await asyncio.sleep(0)
+
+    async def _cover(
+        self, layout: Layout, slots: list[_Slot], generation: Generation
+    ) -> tuple[list[_Call], list[bytes]]:
+        calls, packed = [], []
+        for slot in slots:
+            started = time.perf_counter()
+            arguments: list[Any] = [generation.expires_ms, MAX_FIELDS]
+            for place, name, nonce, row in zip(slot.places, slot.names, slot.found, slot.rows, strict=True):
+                packed.append(pack(row))
+                arguments += (place + 1, name, nonce, layout.seal.cover(name, packed[-1]))
+            keys = [layout.bucket(kind, number, generation.letter) for kind, number in slot.buckets]
+            calls.append(_Call(keys, arguments))
+            self._spent(time.perf_counter() - started)
+            await asyncio.sleep(0)
+        return calls, packed
+
+
+def _read(layout: Layout, slot: _Slot, generation: Generation) -> _Call:
+    keys = [
+        layout.bucket(kind, number, letter)
+        for kind, number in slot.buckets
+        for letter in (generation.letter, generation.before)
+    ]
+    arguments: list[Any] = []
+    for place, name in zip(slot.places, slot.names, strict=True):
+        arguments += (2 * place + 1, name)
+    return _Call(keys, arguments)
 
 
 def _row(layout: Layout, name: bytes, value: bytes | None) -> Row | None:

@@ -144,7 +144,7 @@ async def test_full(redis_server: RedisServer, caplog: pytest.LogCaptureFixture)
 async def test_full_with_eviction_forgets_and_goes_on(redis_server: RedisServer):
     async with opened(redis_server.url) as store, raw(redis_server.url) as peer:
         await peer.config_set("maxmemory-policy", "allkeys-lfu")
-        await peer.config_set("maxmemory", "3mb")
+        await peer.config_set("maxmemory", "1500kb")
         for start in range(0, 20_000, 2000):
             await store.put(SPACE, [ngram(number, number, number) for number in range(start, start + 2000)])
         info = await peer.info("stats")
