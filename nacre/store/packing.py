@@ -16,10 +16,21 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from nacre.store.rows import KINDS, MAX_COUNT, MAX_ENTRIES, MAX_RUN, Row, check
+from nacre.store.rows import KINDS, MAX_CONTEXT, MAX_ENTRIES, MAX_RUN, Row, check
 
 _NUMBER = {kind: number for number, kind in enumerate(KINDS)}
 _ENTRIES = [struct.Struct(f"<{number}I") for number in range(MAX_ENTRIES + 1)]
+#: (first byte, size) -> kind, context length, and how to read the rest, of rows whose entries are tokens.
+_SHAPES = {
+    (_NUMBER[kind] << 6 | length << 4 | number, 3 + 3 * length + 4 * number): (
+        kind,
+        length,
+        struct.Struct("<H" + "HB" * length + f"{number}I"),
+    )
+    for kind in ("ngram", "calibration")
+    for length in range(1, MAX_CONTEXT + 1)
+    for number in range(1, MAX_ENTRIES + 1)
+}
 _LENGTH = struct.Struct("<H")
 MAX_ROW_BYTES = 3 + 3 * 3 + MAX_ENTRIES * (2 + 3 * MAX_RUN)
 
@@ -46,22 +57,31 @@ def pack(row: Row) -> bytes:
 
 def unpack(data: bytes) -> Row:
     """Raises ValueError for bytes that are no row."""
-    size = len(data)
-    if size < 6 or size < 3 + 3 * (data[0] >> 4 & 3):
+    shape = _SHAPES.get((data[0], len(data))) if data else None
+    if shape is None:
+        return _unpack_chunk(data)
+    kind, length, layout = shape
+    parts = layout.unpack_from(data, 1)
+    if not parts[0]:
+        raise ValueError("a row that was never seen")
+    if length == 1:
+        context: tuple[int, ...] = (parts[1] | parts[2] << 16,)
+    elif length == 2:
+        context = (parts[1] | parts[2] << 16, parts[3] | parts[4] << 16)
+    else:
+        context = (parts[1] | parts[2] << 16, parts[3] | parts[4] << 16, parts[5] | parts[6] << 16)
+    return Row(kind, context, tuple([(word & 0xFFFFFF, word >> 24) for word in parts[1 + 2 * length :]]), parts[0])
+
+
+def _unpack_chunk(data: bytes) -> Row:
+    if len(data) < 6:
         raise ValueError("too short for a row")
-    head = data[0]
-    length, number = head >> 4 & 3, head & 15
+    length, number = data[0] >> 4 & 3, data[0] & 15
     at = 3 + 3 * length
     count = data[1] | data[2] << 8
-    if head >> 6 > 2 or not length or not 1 <= number <= MAX_ENTRIES or not 1 <= count <= MAX_COUNT:
+    if data[0] >> 6 != _NUMBER["chunk"] or not length or not 1 <= number <= MAX_ENTRIES or not count or len(data) < at:
         raise ValueError("no row starts like this")
-    if head >> 6 == 1:
-        return Row("chunk", _read(data, 3, length), (), count, _runs(data, at, number))
-    if size != at + 4 * number:
-        raise ValueError("a row of another length")
-    words = _ENTRIES[number].unpack_from(data, at)
-    entries = tuple([(word & 0xFFFFFF, word >> 24) for word in words])
-    return Row(KINDS[head >> 6], _read(data, 3, length), entries, count)
+    return Row("chunk", _few(data[3:at]), (), count, _runs(data, at, number))
 
 
 def join(packed: Iterable[bytes]) -> bytes:
@@ -110,19 +130,13 @@ def _tokens(tokens: tuple[int, ...]) -> bytes:
     return b"".join([token.to_bytes(3, "little") for token in tokens])
 
 
-def _read(data: bytes, at: int, number: int) -> tuple[int, ...]:
-    if number == 1:
-        return (data[at] | data[at + 1] << 8 | data[at + 2] << 16,)
-    return _few(data[at : at + 3 * number])
-
-
 def _runs(data: bytes, at: int, number: int) -> tuple:
     runs = []
     for _ in range(number):
         if at + 2 > len(data) or not 1 <= data[at] <= MAX_RUN or at + 2 + 3 * data[at] > len(data):
             raise ValueError("a run of another length")
         length, weight = data[at], data[at + 1]
-        runs.append((_read(data, at + 2, length), weight))
+        runs.append((_few(data[at + 2 : at + 2 + 3 * length]), weight))
         at += 2 + 3 * length
     if at != len(data):
         raise ValueError("a row of another length")

@@ -21,7 +21,7 @@ from nacre.errors import NacreError
 from nacre.store.keys import TenantKeys
 from nacre.store.packing import key_of
 from nacre.store.portable import MAX_OUTPUT_TOKENS
-from nacre.store.redis_layout import BUCKET_BITS, Generation, Layout, all_of, directory
+from nacre.store.redis_layout import BLOCK, BUCKET_BITS, Generation, Layout, all_of, directory
 from nacre.store.redis_link import RedisLink, execute
 from nacre.store.redis_reading import PLACES, output_of, rows_of_block, rows_of_buckets
 from nacre.store.redis_writing import RedisWriter
@@ -35,12 +35,16 @@ logger = logging.getLogger("nacre.store")
 TIMEOUT_S = 0.05
 TTL_S = 86_400.0
 MAX_NAMESPACES = 256
-SEED_BLOCKS = 16
+#: Newest blocks of the delta stream read at once, and how many more if they were small ones.
+SEED_BLOCKS = 3
+SEED_MORE = 24
+SMALL_BYTES = 4096
+SEED_OUTPUTS = 16
 FOLLOW_BLOCKS = 8
 FOLLOW_OUTPUTS = 16
 #: Buckets asked for at once, and how often in one `follow`, while it finds few rows.
-PROBE_BUCKETS = 32
-MAX_PROBES = 8
+PROBE_BUCKETS = 16
+MAX_PROBES = 16
 SAMPLE_BUCKETS = 256
 DIRECTORY_S = 600.0
 CONFLICT_TRIES = 5
@@ -95,8 +99,12 @@ class RedisStore:
         async def read(client: Any) -> list[Any]:
             pipe = client.pipeline(transaction=False)
             pipe.xrevrange(layout.delta, count=SEED_BLOCKS)
-            pipe.xrevrange(layout.log, count=SEED_BLOCKS)
-            return await execute(pipe)
+            pipe.xrevrange(layout.log, count=SEED_OUTPUTS)
+            deltas, logged = await execute(pipe)
+            if len(deltas) == SEED_BLOCKS and sum(len(fields.get(BLOCK, b"")) for _, fields in deltas) < SMALL_BYTES:
+                before = b"(" + deltas[-1][0]
+                deltas += await client.xrevrange(layout.delta, max=before, count=SEED_MORE)
+            return [deltas, logged]
 
         answers = await self._link.ask(read)
         if answers is None:
