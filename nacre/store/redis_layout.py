@@ -37,41 +37,64 @@ DELTA_MS = 600_000
 LOG_MS = 86_400_000
 
 #: What is stored of some rows of one slot. KEYS: each bucket of the present generation, then the same of the past;
-#: ARGV: per row the number of its bucket's key and its field. Returns per row the present value, else the past one.
+#: ARGV[1]: per row two bytes, the number of its bucket's key, and its field. Returns one string, per row a byte (0:
+#: there is none, 1: of the present, 2: of the past), and if there is one two bytes of length and the value. Strings and
+#: not lists, because the client takes longer to read a list than we to read what is in it. What is far too long to be
+#: a row is junk, and counts as none.
 READ = """
 local out = {}
-for i = 1, #ARGV, 2 do
-  local key = tonumber(ARGV[i])
-  local present = redis.call('HGET', KEYS[key], ARGV[i + 1])
-  out[#out + 1] = present
-  out[#out + 1] = not present and redis.call('HGET', KEYS[key + 1], ARGV[i + 1])
+local rows = ARGV[1]
+for at = 1, #rows, 8 do
+  local low, high = string.byte(rows, at, at + 1)
+  local key = low + 256 * high
+  local name = string.sub(rows, at + 2, at + 7)
+  local mark, value = '\\1', redis.call('HGET', KEYS[key], name)
+  if not value then
+    mark, value = '\\2', redis.call('HGET', KEYS[key + 1], name)
+  end
+  if value and #value < 65536 then
+    out[#out + 1] = mark .. string.char(#value % 256, math.floor(#value / 256)) .. value
+  else
+    out[#out + 1] = '\\0'
+  end
 end
-return out
+return table.concat(out)
 """
 
-#: Compare and set, row by row. KEYS: buckets of one slot; ARGV: when they expire (ms), most fields of a bucket, then
-#: per row the number of its bucket's key, its field, the nonce the writer had read ("" for none) and the new value.
-#: Returns 1 per row that was set. A full bucket gives up a field, whichever comes first. The server cannot merge: it
-#: cannot read.
+#: Compare and set, row by row. KEYS: buckets of one slot; ARGV: when they expire (ms), most fields of a bucket, and per
+#: row two bytes, the number of its bucket's key, its field, a byte and four: 1 and the nonce the writer had read, or
+#: zeros for none, then two bytes of length and the new value. Returns a byte per row, 1 if it was set. A full bucket
+#: gives up a field, whichever comes first. The server cannot merge: it cannot read.
 WRITE = """
 local done = {}
-for i = 3, #ARGV, 4 do
-  local key = KEYS[tonumber(ARGV[i])]
-  local old = redis.call('HGET', key, ARGV[i + 1])
-  if (old and string.sub(old, 1, 4) or '') == ARGV[i + 2] then
+local rows = ARGV[3]
+local at = 1
+while at <= #rows do
+  local low, high = string.byte(rows, at, at + 1)
+  local key = KEYS[low + 256 * high]
+  local name = string.sub(rows, at + 2, at + 7)
+  local nonce = ''
+  if string.byte(rows, at + 8) == 1 then
+    nonce = string.sub(rows, at + 9, at + 12)
+  end
+  low, high = string.byte(rows, at + 13, at + 14)
+  local size = low + 256 * high
+  local old = redis.call('HGET', key, name)
+  if (old and #old < 65536 and string.sub(old, 1, 4) or '') == nonce then
     if not old and redis.call('HLEN', key) >= tonumber(ARGV[2]) then
       redis.call('HDEL', key, redis.call('HKEYS', key)[1])
     end
-    redis.call('HSET', key, ARGV[i + 1], ARGV[i + 3])
-    done[#done + 1] = 1
+    redis.call('HSET', key, name, string.sub(rows, at + 15, at + 14 + size))
+    done[#done + 1] = '\\1'
   else
-    done[#done + 1] = 0
+    done[#done + 1] = '\\0'
   end
+  at = at + 15 + size
 end
 for _, key in ipairs(KEYS) do
   redis.call('PEXPIREAT', key, ARGV[1])
 end
-return done
+return table.concat(done)
 """
 
 

@@ -10,6 +10,7 @@ delta stream, as one block.
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +32,13 @@ from nacre.store.redis_layout import (
 )
 from nacre.store.redis_link import execute, forgot_script
 from nacre.store.rows import Row, merged
-from nacre.store.sealing import NONCE_BYTES
+from nacre.store.sealing import FIELD_BYTES, NONCE_BYTES
 from nacre.store.write_queue import Coalesced
 
 _SLICE = 128
+_PLACE = struct.Struct(f"<H{FIELD_BYTES}s")
+_ROW = struct.Struct(f"<H{FIELD_BYTES}sB{NONCE_BYTES}sH")
+_PRESENT = 1
 #: What the client library computes for a row, on top of what is measured: packing commands, parsing answers.
 CLIENT_S_PER_ROW = 15e-6
 
@@ -128,10 +132,16 @@ class RedisWriter:
         """Each row becomes what is stored with what was seen."""
         for slot, values in zip(slots, answers, strict=True):
             started = time.perf_counter()
+            at = 0
             for index, name in enumerate(slot.names):
-                present, past = values[2 * index], values[2 * index + 1]
-                slot.found.append(present[:NONCE_BYTES] if present else b"")
-                before = _row(layout, name, present or past)
+                mark, value = values[at], b""
+                at += 1
+                if mark:
+                    size = values[at] | values[at + 1] << 8
+                    value = values[at + 2 : at + 2 + size]
+                    at += 2 + size
+                slot.found.append(value[:NONCE_BYTES] if mark == _PRESENT else b"")
+                before = _row(layout, name, value)
                 if before is not None and before.kind == slot.rows[index].kind:
                     slot.rows[index] = merged(before, slot.rows[index])
             self._spent(time.perf_counter() - started)
@@ -143,12 +153,13 @@ class RedisWriter:
         calls, packed = [], []
         for slot in slots:
             started = time.perf_counter()
-            arguments: list[Any] = [generation.expires_ms, MAX_FIELDS]
+            rows = []
             for place, name, nonce, row in zip(slot.places, slot.names, slot.found, slot.rows, strict=True):
                 packed.append(pack(row))
-                arguments += (place + 1, name, nonce, layout.seal.cover(name, packed[-1]))
+                value = layout.seal.cover(name, packed[-1])
+                rows.append(_ROW.pack(place + 1, name, len(nonce) > 0, nonce, len(value)) + value)
             keys = [layout.bucket(kind, number, generation.letter) for kind, number in slot.buckets]
-            calls.append(_Call(keys, arguments))
+            calls.append(_Call(keys, [generation.expires_ms, MAX_FIELDS, b"".join(rows)]))
             self._spent(time.perf_counter() - started)
             await asyncio.sleep(0)
         return calls, packed
@@ -160,10 +171,8 @@ def _read(layout: Layout, slot: _Slot, generation: Generation) -> _Call:
         for kind, number in slot.buckets
         for letter in (generation.letter, generation.before)
     ]
-    arguments: list[Any] = []
-    for place, name in zip(slot.places, slot.names, strict=True):
-        arguments += (2 * place + 1, name)
-    return _Call(keys, arguments)
+    rows = [_PLACE.pack(2 * place + 1, name) for place, name in zip(slot.places, slot.names, strict=True)]
+    return _Call(keys, [b"".join(rows)])
 
 
 def _row(layout: Layout, name: bytes, value: bytes | None) -> Row | None:

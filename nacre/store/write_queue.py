@@ -23,6 +23,8 @@ FLUSH_S = 0.1
 FLUSH_KEYS = 512
 MAX_QUEUED = 16_384
 MAX_QUEUED_OUTPUTS = 64
+#: Slices of one `flush`: more than a full queue has, and an end where other writers are always faster.
+MAX_ROUNDS = 256
 #: Of the time of its process, for everything that has to do with writing.
 SHARE = 0.01
 
@@ -89,8 +91,8 @@ class WriteQueue:
     async def flush(self) -> None:
         """Applies everything queued, in slices; stops at the first the store cannot take."""
         async with self._applying:
-            while self._batches or self._held or self._outputs:
-                if not await self._flush_once():
+            for _ in range(MAX_ROUNDS):
+                if not (self._batches or self._held or self._outputs) or not await self._flush_once():
                     return
 
     async def _run(self) -> None:
