@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from nacre.store.packing import key_in, split, unpack, unpack_tokens
@@ -48,13 +49,15 @@ async def rows_of_buckets(
     return rows
 
 
-def rows_of_block(layout: Layout, fields: dict[bytes, bytes], counters: StoreCounters) -> dict[bytes, Row]:
-    """One entry of the delta stream."""
+def rows_of_block(
+    layout: Layout, fields: dict[bytes, bytes], counters: StoreCounters, most: int | None = None
+) -> dict[bytes, Row]:
+    """One entry of the delta stream; no more than `most` rows of it."""
     block = layout.seal.uncover_block(b"delta", fields.get(BLOCK, b""))
     try:
         if block is None:
             raise ValueError("covered under another key")
-        return {key_in(packed): unpack(packed) for packed in split(block)}
+        return {key_in(packed): unpack(packed) for packed in islice(split(block), most)}
     except ValueError:
         counters.rows_corrupt += 1
         return {}

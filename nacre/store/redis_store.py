@@ -36,7 +36,7 @@ TIMEOUT_S = 0.05
 TTL_S = 86_400.0
 MAX_NAMESPACES = 256
 #: Newest blocks of the delta stream read at once, and how many more if they were small ones.
-SEED_BLOCKS = 3
+SEED_BLOCKS = 2
 SEED_MORE = 24
 SMALL_BYTES = 4096
 SEED_OUTPUTS = 16
@@ -112,7 +112,7 @@ class RedisStore:
         deltas, logged = answers
         rows: dict[bytes, Row] = {}
         for _, fields in deltas:  # newest first: what came later is what holds
-            for key, row in reversed(rows_of_block(layout, fields, self.counters).items()):
+            for key, row in rows_of_block(layout, fields, self.counters, SEED_ROWS - len(rows)).items():
                 rows.setdefault(key, row)
             if len(rows) >= SEED_ROWS:
                 break

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from nacre.store.rows import Namespace, Row
 
-#: What a session reads at its start at most: about 3 ms of decoding.
-SEED_ROWS = 1024
-SEED_TOKENS = 32_768
+#: What a session reads at its start at most: about 3 ms of decoding on a small core.
+SEED_ROWS = 768
+SEED_TOKENS = 16_384
 #: What one `follow` brings at most.
 PAGE_ROWS = 1024
 

@@ -82,7 +82,7 @@ async def test_many_rows_all_arrive_newest_first(redis_server: RedisServer):
         await verifier.put(SPACE, [ngram(number % 97, number) for number in range(2500)])
         reading = await drafter.seed(SPACE)
         assert len(reading.rows) == SEED_ROWS
-        last_flush = range(2500 - 2500 % FLUSH_KEYS, 2500)
+        last_flush = range(2500 - 2500 % FLUSH_KEYS, 2500)  # smaller than a seed
         assert {(number % 97, number) for number in last_flush} <= {row.context for row in reading.rows}
         rows = await all_rows(drafter)
         assert {context for _, context in rows} == {(number % 97, number) for number in range(2500)}
