@@ -84,6 +84,7 @@ class RedisStore:
 
     async def start(self) -> None:
         await self._queue.start()
+        await self._link.ask(lambda client: client.ping())  # so that no session pays for connecting
 
     async def close(self) -> None:
         await self._queue.close()

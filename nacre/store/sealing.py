@@ -9,7 +9,8 @@ models are in there. A row is accepted only if its context hashes to the field i
 is right, so bytes made without the key are noticed. What stays visible: how many rows a tenant has, their lengths (so
 the number of entries), and when they change. Who may write to Redis can replay or delete values; that costs speed.
 
-Rule: a nonce is drawn anew for every value that is written, so no mask covers two values.
+Rule: a nonce is drawn anew for every value that is written; two values of one row share a mask once in four billion
+pairs.
 """
 
 from __future__ import annotations
