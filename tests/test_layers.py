@@ -210,7 +210,7 @@ def test_the_base_install_works_without_torch_and_transformers() -> None:
         "import sys\n"
         "for name in ('torch', 'transformers', 'safetensors', 'starlette', 'redis'):\n"
         "    sys.modules[name] = None\n"
-        "import nacre.sampling, nacre.session, nacre.drafting.lookup, nacre.sim, nacre.wire.messages\n"
+        "import nacre.sampling, nacre.session, nacre.drafting.lookup, nacre.sim, nacre.wire.messages, nacre.store\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from nacre.cli import bench, config, demo, doctor, generate, models, serve, simulate, train, up, version
+from nacre.cli import bench, config, demo, doctor, generate, models, serve, simulate, store, train, up, version
 
 _ABOUT = """Serve a large language model faster: drafters guess ahead, the verifier keeps the text exactly its own.
 
@@ -28,6 +28,7 @@ app.command("generate")(generate.generate)
 app.add_typer(serve.app, name="serve")
 app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
+app.add_typer(store.app, name="store")
 app.add_typer(config.app, name="config")
 app.command("bench")(bench.bench)
 app.command("simulate")(simulate.simulate)

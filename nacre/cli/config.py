@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from typing import Annotated, Any
@@ -30,7 +31,7 @@ print(json.dumps({"values": dataclasses.asdict(loaded.settings), "origins": dict
 """
 
 
-SERVICES = ("verifier", "drafter", "gateway")
+SERVICES = ("verifier", "drafter", "gateway", "store")
 
 
 @app.callback()
@@ -78,16 +79,20 @@ def _settings_of(service: str, arguments: list[str]) -> dict[str, dict[str, Any]
     if service == "gateway":
         values, origins = _ask_gateway(arguments)
     else:
-        from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
+        from nacre.runtime.settings import DrafterSettings, StoreSettings, VerifierSettings, load_settings
 
-        kind: type = VerifierSettings if service == "verifier" else DrafterSettings
+        kind: type = {"verifier": VerifierSettings, "drafter": DrafterSettings, "store": StoreSettings}[service]
         prog = f"nacre config show --service {service}"
         loaded = load_settings(kind, service, arguments, prog=prog)
         values, origins = dataclasses.asdict(loaded.settings), dict(loaded.origins)
-    return {
-        name: {"value": "(set)" if name in _SECRETS and value else value, "from": origins[name]}
-        for name, value in values.items()
-    }
+    return {name: {"value": _shown(name, value), "from": origins[name]} for name, value in values.items()}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A value as anyone may see it: a url without its password."""
+    if name in _SECRETS and value:
+        return "(set)"
+    return re.sub(r"(?<=//)[^/@]*@", "(set)@", value) if name == "url" else value
 
 
 def _ask_gateway(arguments: list[str]) -> tuple[dict[str, Any], dict[str, str]]:

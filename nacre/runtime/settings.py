@@ -80,6 +80,24 @@ class DrafterSettings:
     log_level: str = setting("info", "debug, info, warning or error")
 
 
+@dataclass(frozen=True)
+class StoreSettings:
+    """The store: what was learnt, kept in this process or shared through Redis."""
+
+    url: str = setting("", "redis://host:port/db, rediss:// or unix://; empty keeps rows in the process")
+    key_file: str = setting("", "tenant keys, which hide what lies in Redis; needed with a url")
+    snapshot: str = setting("", "file that keeps the rows of a process over a restart; empty keeps nothing")
+    max_rows: int = setting(200_000, "most rows of a store in the process", least=1000, most=100_000_000)
+    max_log_tokens: int = setting(
+        1_000_000, "most tokens of outputs in a store in the process", least=0, most=1_000_000_000
+    )
+    log_tenants: tuple[str, ...] = setting(
+        (), "tenants whose finished outputs are kept too, comma separated; * is everyone"
+    )
+    ttl_s: float = setting(86_400.0, "seconds after which a row in Redis that nobody writes is gone", least=60)
+    timeout_s: float = setting(0.05, "longest a session waits for Redis when it starts", least=0.005, most=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Settings and, per field, the layer its value came from."""
@@ -144,9 +162,9 @@ def _toml_section(config: str, section: str) -> dict[str, Any]:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidArgument(f"configuration file {path} cannot be read: {error}") from None
-    unknown = set(content) - {"verifier", "drafter", "gateway"}
+    unknown = set(content) - {"verifier", "drafter", "gateway", "store"}
     if unknown:
-        raise InvalidArgument(f"{path} has a section {min(unknown)!r}; known are verifier, drafter and gateway")
+        raise InvalidArgument(f"{path} has a section {min(unknown)!r}; known are verifier, drafter, gateway and store")
     return content.get(section, {})
 
 

@@ -26,7 +26,7 @@ from gateway.settings import GatewaySettings
 from nacre.cli.app import app
 from nacre.client import Request
 from nacre.errors import InvalidArgument, NacreError
-from nacre.runtime.settings import DrafterSettings, VerifierSettings
+from nacre.runtime.settings import DrafterSettings, StoreSettings, VerifierSettings
 from nacre.v1 import session_pb2
 from tests.docs.pages import (
     PAGES,
@@ -44,7 +44,12 @@ from tests.docs.pages import (
 from tests.test_layers import LAYERS
 from verifier_service.metrics import VerifierMetrics
 
-SETTINGS: dict[str, type] = {"verifier": VerifierSettings, "drafter": DrafterSettings, "gateway": GatewaySettings}
+SETTINGS: dict[str, type] = {
+    "verifier": VerifierSettings,
+    "drafter": DrafterSettings,
+    "gateway": GatewaySettings,
+    "store": StoreSettings,
+}
 OPERATIONS = ROOT / "docs/operations.md"
 HTTP_API = ROOT / "docs/http-api.md"
 PROTOCOL = ROOT / "docs/protocol.md"

@@ -1,0 +1,53 @@
+"""Builds the store that the settings ask for. Loads the Redis client only for a store that is in Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nacre.errors import FailedPrecondition, InvalidArgument
+from nacre.runtime.settings import StoreSettings
+from nacre.store import LocalStore, Store
+from nacre.store.keys import TenantKeys, read_keys
+
+
+def build_store(settings: StoreSettings) -> Store:
+    """Connects to nothing yet. Raises NacreError naming the setting that cannot be right."""
+    if not settings.url:
+        return local_store(settings)
+    if settings.snapshot:
+        raise InvalidArgument(
+            f"snapshot is {settings.snapshot!r} and url is set too; a shared store needs no snapshot: leave one out",
+            param="snapshot",
+        )
+    keys = tenant_keys(settings)
+    try:
+        from nacre.store.redis_store import RedisStore
+    except ModuleNotFoundError:
+        raise FailedPrecondition("redis is not installed; run: pip install 'nacre[redis]'") from None
+    return RedisStore(
+        settings.url,
+        keys,
+        ttl_s=settings.ttl_s,
+        timeout_s=settings.timeout_s,
+        log_tenants=settings.log_tenants,
+    )
+
+
+def local_store(settings: StoreSettings) -> LocalStore:
+    """The store in this process."""
+    return LocalStore(
+        max_rows=settings.max_rows,
+        max_log_tokens=settings.max_log_tokens,
+        snapshot=Path(settings.snapshot).expanduser() if settings.snapshot else None,
+        log_tenants=settings.log_tenants,
+    )
+
+
+def tenant_keys(settings: StoreSettings) -> TenantKeys:
+    if not settings.key_file:
+        raise InvalidArgument(
+            "url is set and key_file is not; rows in Redis are hidden by tenant keys: make some with "
+            "`nacre store key FILE` and set key_file",
+            param="key_file",
+        )
+    return read_keys(Path(settings.key_file).expanduser())

@@ -1,0 +1,320 @@
+"""The default store: in this process, in bounded memory, with a snapshot on disk if one is asked for.
+
+Rows are kept packed, in the order in which they were last written. Each namespace has two generations: writing moves
+a row into the young one; when the store is full, the largest namespace's old generation goes and the young becomes
+the old. So what nobody writes any more is forgotten in two steps, and one tenant's flood costs its own rows first.
+
+Invariant: never more than `max_rows` rows and `max_log_tokens` logged tokens, whatever is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, NotFound
+from nacre.store.packing import key_in, key_of, pack, unpack
+from nacre.store.portable import MAX_OUTPUT_TOKENS, Section, read_file, write_file
+from nacre.store.rows import Namespace, Row, merged
+from nacre.store.store import PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreCounters, StoreStats
+from nacre.store.write_queue import Coalesced, WriteQueue
+
+logger = logging.getLogger("nacre.store")
+
+MAX_ROWS = 200_000
+MAX_LOG_TOKENS = 1_000_000
+MAX_NAMESPACES = 256
+MAX_DELTAS = 8192
+SNAPSHOT_S = 60.0
+#: Of a packed row in a dict: two bytes objects and a slot, measured.
+ROW_BYTES = 215
+_SLICE = 64
+
+
+@dataclass(slots=True)
+class _Table:
+    """One namespace. Dicts remember the order of writing: a row that is written again moves to the end."""
+
+    young: dict[bytes, bytes] = field(default_factory=dict)
+    old: dict[bytes, bytes] = field(default_factory=dict)
+    outputs: deque[tuple[int, tuple[int, ...]]] = field(default_factory=deque)
+    tokens: int = 0
+    deltas: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=MAX_DELTAS))
+
+    def __len__(self) -> int:
+        return len(self.young) + len(self.old)
+
+    def newest_first(self) -> Iterator[bytes]:
+        yield from reversed(self.young.values())
+        yield from reversed(self.old.values())
+
+    def put(self, key: bytes, row: Row, number: int) -> None:
+        before = self.young.pop(key, None) or self.old.pop(key, None)
+        self.young[key] = pack(row if before is None else merged(unpack(before), row))
+        self.deltas.append((number, key))
+
+    def age(self) -> None:
+        """Forgets a generation: the old one, or the young one becomes it."""
+        if self.old:
+            self.old = {}
+        else:
+            self.old, self.young = self.young, {}
+
+
+class LocalStore:
+    """`snapshot`: where to keep the rows over a restart. `log_tenants`: who opted in to logging; "*" is everyone."""
+
+    def __init__(
+        self,
+        *,
+        max_rows: int = MAX_ROWS,
+        max_log_tokens: int = MAX_LOG_TOKENS,
+        snapshot: Path | None = None,
+        log_tenants: Sequence[str] = (),
+    ) -> None:
+        self.counters = StoreCounters()
+        self._max_rows = max_rows
+        self._max_log_tokens = max_log_tokens
+        self._snapshot = snapshot
+        self._log_tenants = frozenset(log_tenants)
+        self._tables: dict[Namespace, _Table] = {}
+        self._number = 0
+        self._queue = WriteQueue(self._apply, self.counters)
+        self._saver: asyncio.Task[None] | None = None
+        self._dirty = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        if self._snapshot is not None and not self._tables:
+            self._load(self._snapshot)
+        await self._queue.start()
+        if self._snapshot is not None and self._saver is None:
+            self._saver = asyncio.create_task(self._save_now_and_then(), name="store snapshot")
+
+    def load(self) -> None:
+        """Reads the snapshot for an operator. Raises NotFound or FailedPrecondition, and leaves the file alone."""
+        if self._snapshot is None:
+            return
+        self._read(self._snapshot)
+
+    async def close(self) -> None:
+        await self._queue.close()
+        if self._saver is not None:
+            self._saver.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._saver
+            self._saver = None
+        await self._save_or_tell()
+
+    async def save(self) -> None:
+        """Writes the snapshot, if there is something new. Raises ResourceExhausted."""
+        if self._snapshot is None or not self._dirty:
+            return
+        self._dirty = False
+        try:
+            # The lists are copied here, where nobody changes them; the bytes in them never change.
+            await asyncio.to_thread(write_file, self._snapshot, self._sections())
+        except NacreError:
+            self._dirty = True
+            raise
+
+    async def _save_or_tell(self) -> None:
+        try:
+            await self.save()
+        except NacreError as error:
+            logger.warning("the store's snapshot was not saved: %s", error.message)
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(SNAPSHOT_S)
+            await self._save_or_tell()
+
+    def _load(self, path: Path) -> None:
+        """A damaged snapshot is told, moved aside and never used."""
+        try:
+            self._read(path)
+        except NotFound:
+            return
+        except FailedPrecondition as error:
+            self._tables.clear()
+            aside = _free_name(path)
+            try:
+                path.rename(aside)
+            except OSError as reason:
+                # Saving would overwrite what somebody may still want to look at.
+                self._snapshot = None
+                logger.warning("%s; it cannot be moved aside (%s), so nothing will be saved", error.message, reason)
+            else:
+                logger.warning("%s; moved to %s, starting empty", error.message, aside)
+
+    def _read(self, path: Path) -> None:
+        for section in read_file(path):
+            table = self._table(section.namespace)
+            for packed in section.rows:
+                table.young[key_in(packed)] = packed
+            for output in section.outputs:
+                self._log(table, output)
+            self._make_room()
+
+    def _sections(self) -> list[Section]:
+        return [
+            Section(space, [*table.old.values(), *table.young.values()], [tokens for _, tokens in table.outputs])
+            for space, table in self._tables.items()
+        ]
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    async def seed(self, namespace: Namespace) -> Reading:
+        table = self._tables.get(namespace)
+        if table is None:
+            return Reading((), (), Cursor(str(self._number), str(self._number), -1))
+        rows = tuple(map(unpack, islice(table.newest_first(), SEED_ROWS)))
+        outputs: list[tuple[int, ...]] = []
+        tokens = 0
+        for _, output in reversed(table.outputs):
+            tokens += len(output)
+            if tokens > SEED_TOKENS:
+                break
+            outputs.append(output)
+        self.counters.rows_read += len(rows)
+        backfill = len(rows) if len(table) > len(rows) else -1
+        return Reading(rows, tuple(reversed(outputs)), Cursor(str(self._number), str(self._number), backfill))
+
+    async def follow(self, namespace: Namespace, since: Cursor) -> Reading:
+        table = self._tables.get(namespace)
+        if table is None:
+            return Reading((), (), since)
+        known = int(since.delta or 0)
+        if table.deltas.maxlen == len(table.deltas) and table.deltas[0][0] > known + 1:
+            self.counters.reseeds += 1
+            return Reading((), (), since, reseed=True)
+        keys: dict[bytes, int] = {}
+        for number, key in table.deltas:
+            if number > known and len(keys) < PAGE_ROWS:
+                keys[key] = known = number
+        packed = [table.young.get(key) or table.old.get(key) for key in keys]
+        rows = [unpack(row) for row in packed if row is not None]
+        backfill = since.backfill
+        if backfill >= 0:
+            # Rows written meanwhile moved to the front and all others back: pages may overlap, they skip nothing.
+            page = list(islice(table.newest_first(), backfill, backfill + PAGE_ROWS - len(rows)))
+            rows += map(unpack, page)
+            backfill = backfill + len(page) if backfill + len(page) < len(table) else -1
+        outputs = [(number, tokens) for number, tokens in table.outputs if number > int(since.output or 0)][:64]
+        self.counters.rows_read += len(rows)
+        cursor = Cursor(str(known), str(outputs[-1][0]) if outputs else since.output, backfill)
+        return Reading(tuple(rows), tuple(tokens for _, tokens in outputs), cursor)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, namespace: Namespace, rows: Sequence[Row]) -> None:
+        self._queue.offer(namespace, rows)
+
+    def log(self, namespace: Namespace, tokens: Sequence[int]) -> None:
+        if namespace.tenant in self._log_tenants or "*" in self._log_tenants:
+            self._queue.offer_output(namespace, tuple(tokens[:MAX_OUTPUT_TOKENS]))
+
+    async def flush(self) -> None:
+        await self._queue.flush()
+
+    async def _apply(self, namespace: Namespace, rows: Coalesced, outputs: list[tuple[int, ...]]) -> bool:
+        table = self._table(namespace)
+        items = iter(rows.items())
+        while slice_ := list(islice(items, _SLICE)):
+            started = time.perf_counter()
+            for key, row in slice_:
+                self._number += 1
+                table.put(key, row, self._number)
+            self._make_room()
+            self._queue.spent(time.perf_counter() - started)
+            await asyncio.sleep(0)  # sessions come first
+        for output in outputs:
+            self._log(table, output)
+        self.counters.rows_written += len(rows)
+        self._dirty = True
+        return True
+
+    def _log(self, table: _Table, output: tuple[int, ...]) -> None:
+        self._number += 1
+        table.outputs.append((self._number, output))
+        table.tokens += len(output)
+        self.counters.outputs_logged += 1
+        while sum(other.tokens for other in self._tables.values()) > self._max_log_tokens:
+            most = max(self._tables.values(), key=lambda other: other.tokens)
+            most.tokens -= len(most.outputs.popleft()[1])
+
+    def _table(self, namespace: Namespace) -> _Table:
+        table = self._tables.pop(namespace, None) or _Table()
+        self._tables[namespace] = table  # last used last
+        while len(self._tables) > MAX_NAMESPACES:
+            del self._tables[next(iter(self._tables))]
+        return table
+
+    def _make_room(self) -> None:
+        while sum(map(len, self._tables.values())) > self._max_rows:
+            max(self._tables.values(), key=len).age()
+
+    # -- for operators -------------------------------------------------------------------------------------------
+
+    async def stats(self, tenants: Sequence[str] = ()) -> StoreStats:
+        shown = tuple(
+            (space, len(table)) for space, table in self._tables.items() if not tenants or space.tenant in tenants
+        )
+        rows = sum(map(len, self._tables.values()))
+        details: dict[str, str | int | float] = {
+            "max_rows": self._max_rows,
+            "logged_tokens": sum(table.tokens for table in self._tables.values()),
+            "queued_rows": self._queue.queued,
+            "snapshot": str(self._snapshot or ""),
+        }
+        return StoreStats("local", True, rows, rows * ROW_BYTES, shown, self.counters, details)
+
+    async def namespaces(self, tenant: str) -> tuple[Namespace, ...]:
+        return tuple(space for space in self._tables if space.tenant == tenant)
+
+    def tenants(self) -> tuple[str, ...]:
+        return tuple(sorted({space.tenant for space in self._tables}))
+
+    async def pages(self, namespace: Namespace) -> AsyncIterator[Sequence[Row]]:
+        table = self._tables.get(namespace)
+        packed = iter([*table.old.values(), *table.young.values()] if table else ())
+        while page := list(islice(packed, PAGE_ROWS)):
+            yield [unpack(row) for row in page]
+
+    async def outputs(self, namespace: Namespace) -> tuple[tuple[int, ...], ...]:
+        table = self._tables.get(namespace)
+        return tuple(tokens for _, tokens in table.outputs) if table else ()
+
+    async def put(self, namespace: Namespace, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]] = ()) -> None:
+        together: Coalesced = {}
+        for row in rows:
+            try:
+                key = key_of(row)
+                together[key] = merged(together[key], row) if key in together else row
+            except (KeyError, OverflowError):
+                raise InvalidArgument(f"a row of kind {row.kind!r} cannot be kept") from None
+        await self._apply(namespace, together, list(outputs))
+
+    async def purge(self, tenant: str) -> int:
+        gone = 0
+        for space in await self.namespaces(tenant):
+            gone += len(self._tables.pop(space))
+        self._queue.forget(tenant)
+        self._dirty = True
+        if self._snapshot is not None:
+            await self.save()
+        return gone
+
+
+def _free_name(path: Path) -> Path:
+    numbers = range(1, 1000)
+    names = (path.with_name(f"{path.name}.damaged-{number}") for number in numbers)
+    return next((name for name in names if not name.exists()), path.with_name(f"{path.name}.damaged"))

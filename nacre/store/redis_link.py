@@ -1,0 +1,239 @@
+"""One Redis, asked with a deadline: whatever it does, the caller gets an answer or None in time.
+
+Slow, hung, gone, restarted, full, of another version, behind another password or no Redis at all: each is a failure
+with a reason. Five failures in a row open the breaker; while it is open nobody waits at all, and one probe a second
+finds out when it is over. An episode, from the opening to the first success, is one warning and one line at its end.
+
+A Redis that answers but takes no writes (full, a replica, a full disk) is an episode of its own: reading goes on, and
+writing is tried again every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+
+from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, Unauthenticated, Unavailable
+from nacre.store.breaker import CircuitBreaker
+from nacre.store.store import StoreCounters
+
+logger = logging.getLogger("nacre.store")
+
+T = TypeVar("T")
+Work = Callable[[Any], Awaitable[T]]
+
+LEAST_VERSION = (6, 2)
+CONNECT_S = 0.1
+MAX_CONNECTIONS = 8
+WRITE_PAUSE_S = 1.0
+#: Several pipelines and the computing between them, where no session waits.
+PATIENCE = 10
+#: What an operator's command waits for one answer.
+PATIENT_S = 5.0
+
+
+class RefusesWrites(Exception):
+    """It answers, and does not take what is written."""
+
+
+class RedisLink:
+    """`timeout_s` bounds a whole call, connecting included. Nothing is connected before it is needed."""
+
+    def __init__(self, url: str, *, timeout_s: float, counters: StoreCounters) -> None:
+        self.shown = shown(url)
+        self._timeout_s = timeout_s
+        self._counters = counters
+        self._client = _client(url, min(timeout_s, CONNECT_S), timeout_s)
+        self._patient = _client(url, PATIENT_S, PATIENT_S)
+        self._breaker = CircuitBreaker()
+        self._known_good = False
+        self._episode_s: float | None = None
+        self._writes_refused_s: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        return self._breaker.state == "closed" and self._writes_refused_s is None
+
+    @property
+    def state(self) -> str:
+        return self._breaker.state
+
+    def takes_writes(self) -> bool:
+        """False for a moment after writes were refused."""
+        return self._writes_refused_s is None or time.monotonic() >= self._writes_refused_s
+
+    async def ask(self, work: Work[T], *, background: bool = False) -> T | None:
+        """What `work(client)` returns, or None: never raises, never takes longer than the timeout.
+
+        In the background, where nobody waits, that holds for each answer and the whole may take PATIENCE times as long.
+        """
+        if not self._breaker.allows(time.monotonic()):
+            self._counters.skipped += 1
+            return None
+        try:
+            async with asyncio.timeout(self._timeout_s * (PATIENCE if background else 1)):
+                if not self._known_good:
+                    await _require_redis(self._client)
+                answer = await work(self._client)
+        except asyncio.CancelledError:
+            self._breaker.abandoned()
+            raise
+        except RefusesWrites as refusal:  # it answered
+            self._succeeded()
+            self._refused(str(refusal))
+            return None
+        except Exception as error:  # noqa: BLE001  a peer that is no Redis can make the client raise anything
+            self._failed(_reason(error, self._timeout_s))
+            return None
+        self._succeeded()
+        return answer
+
+    def wrote(self) -> None:
+        """A write went through."""
+        if self._writes_refused_s is not None:
+            self._writes_refused_s = None
+            logger.info("the store at %s takes writes again", self.shown)
+
+    async def must(self, work: Work[T]) -> T:
+        """For operators: patient, past the breaker. Raises NacreError saying what is wrong."""
+        try:
+            async with asyncio.timeout(PATIENT_S):
+                await _require_redis(self._patient)
+            return await work(self._patient)
+        except NacreError as error:
+            raise type(error)(f"the store at {self.shown} {error.message}") from None
+        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+            raise Unauthenticated(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
+        except RefusesWrites as refusal:
+            raise Unavailable(f"the store at {self.shown} takes no writes ({refusal}); make room in it") from None
+        except (RedisError, OSError, TimeoutError, ValueError, UnicodeError) as error:
+            raise Unavailable(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
+
+    async def close(self) -> None:
+        for client in (self._client, self._patient):
+            try:
+                await client.aclose()
+            except (RedisError, OSError) as error:
+                logger.debug("closing the store's connections: %s", error)
+
+    def _succeeded(self) -> None:
+        self._known_good = True
+        self._breaker.succeeded()
+        if self._episode_s is not None:
+            logger.info("the store at %s is back after %.1f s", self.shown, time.monotonic() - self._episode_s)
+            self._episode_s = None
+
+    def _failed(self, reason: str) -> None:
+        self._counters.failures += 1
+        self._known_good = False
+        self._breaker.failed(time.monotonic())
+        if self._breaker.state == "open" and self._episode_s is None:
+            self._episode_s = time.monotonic()
+            self._counters.episodes += 1
+            logger.warning(
+                "the store at %s %s; going on without it, which costs speed only, until it is back", self.shown, reason
+            )
+
+    def _refused(self, reason: str) -> None:
+        self._counters.full += 1
+        if self._writes_refused_s is None:
+            self._counters.episodes += 1
+            logger.warning("the store at %s takes no writes (%s); reading goes on", self.shown, reason)
+        self._writes_refused_s = time.monotonic() + WRITE_PAUSE_S
+
+
+async def execute(pipe: Any) -> list[Any]:
+    """All answers of a pipeline. Raises RefusesWrites, or the first other error; NOSCRIPT stays in its place."""
+    answers = await pipe.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception) and not _is_no_script(answer):
+            refusal = _refusal(answer)
+            if refusal is None:
+                raise answer
+            raise RefusesWrites(refusal)
+    return answers
+
+
+def forgot_script(answers: Sequence[Any]) -> bool:
+    return any(isinstance(answer, Exception) for answer in answers)
+
+
+def shown(url: str) -> str:
+    """The address without its password. Raises InvalidArgument for what is no such address."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix" and parts.path:
+            return parts.path
+        if parts.scheme in ("redis", "rediss") and parts.hostname:
+            return f"{parts.hostname}:{parts.port or 6379}"
+    except ValueError:  # a port that is no number, or not one of a port
+        pass
+    raise InvalidArgument(
+        "the store's url cannot be used; write redis://host:6379/0, rediss:// for TLS, or unix:///path/of/socket",
+        param="url",
+    )
+
+
+def _client(url: str, connect_s: float, socket_s: float) -> Any:
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_connect_timeout=connect_s,
+        socket_timeout=socket_s,
+        # Its own retries would multiply the timeout; ours is the breaker.
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        max_connections=MAX_CONNECTIONS,
+        decode_responses=False,
+    )
+
+
+async def _require_redis(client: Any) -> None:
+    """Raises FailedPrecondition for a Redis too old, or something else that answered."""
+    version = str((await client.info("server")).get("redis_version", ""))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if len(numbers) < 2:
+        raise FailedPrecondition("answers, but is no Redis; check the port in the store's url")
+    if numbers < LEAST_VERSION:
+        wanted = ".".join(map(str, LEAST_VERSION))
+        raise FailedPrecondition(f"is Redis {version} and {wanted} or newer is needed; upgrade it, or use Valkey")
+
+
+def _is_no_script(error: Exception) -> bool:
+    return type(error).__name__ == "NoScriptError"
+
+
+def _refusal(error: Exception) -> str | None:
+    text = str(error)
+    if "OOM" in text or type(error).__name__ == "OutOfMemoryError":
+        return "its memory is full: raise maxmemory, or choose maxmemory-policy allkeys-lfu"
+    if type(error).__name__ == "ReadOnlyError" or "READONLY" in text:
+        return "it is a read-only replica: give the address of the primary"
+    if "MISCONF" in text:
+        return "it cannot save to its disk"
+    return None
+
+
+def _reason(error: Exception, timeout_s: float) -> str:
+    if isinstance(error, NacreError):
+        return error.message
+    text = " ".join(str(error).split())[:120]
+    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)) or (
+        isinstance(error, ResponseError) and ("NOAUTH" in text or "WRONGPASS" in text or "invalid password" in text)
+    ):
+        return "refuses our password; check user and password in the store's url"
+    if isinstance(error, (TimeoutError, redis.exceptions.TimeoutError)):
+        return f"gives no answer within {timeout_s:g} s"
+    if isinstance(error, ResponseError):
+        return f"answers with an error ({text})"
+    if isinstance(error, (OSError, redis.exceptions.ConnectionError)):
+        return f"cannot be reached ({text or type(error).__name__})"
+    return f"answers, but not as Redis does ({text or type(error).__name__}); check the port in the store's url"

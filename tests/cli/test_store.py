@@ -1,0 +1,112 @@
+"""`nacre store` with a snapshot and with a real Redis: what goes out comes back, and only where it fits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from nacre.ids import tokenizer_fingerprint
+from nacre.models import bundled
+from nacre.store import LocalStore, Namespace, Row
+from nacre.store.keys import write_key_file
+from nacre.store.store import Store
+from tests.cli.conftest import Nacre
+from tests.store.redis_server import RedisServer
+
+DEMO = tokenizer_fingerprint(bundled("demo-target") / "tokenizer.json")
+SPACE = Namespace("acme", "target", "r1", DEMO)
+OTHER = Namespace("other", "target", "r1", "f" * 32)
+
+
+def fill(store: Store, spaces: Sequence[Namespace] = (SPACE, OTHER)) -> None:
+    async def work() -> None:
+        for space in spaces:
+            await store.put(space, [Row("ngram", (number,), ((9, 255),), 2) for number in range(10)], [(1, 2, 3)])
+        await store.close()
+
+    asyncio.run(work())
+
+
+@pytest.fixture
+def snapshot() -> Path:
+    path = Path("rows")
+    fill(LocalStore(snapshot=path))
+    return path
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path).start()
+    yield server
+    server.stop()
+
+
+def test_a_snapshot_is_shown_exported_imported_and_purged(nacre: Nacre, snapshot: Path):
+    told = json.loads(nacre("store", "stats", "--snapshot", snapshot, "--json").out)
+    assert (told["kind"], told["rows"], len(told["namespaces"])) == ("local", 20, 2)
+    assert "10 rows  acme/target@r1" in nacre("store", "stats", "--snapshot", snapshot, "--tenant", "acme").out
+    out = json.loads(nacre("store", "export", "file", "--snapshot", snapshot, "--tenant", "acme", "--json").out)
+    assert (out["rows"], out["outputs"], out["namespaces"]) == (10, 1, 1)
+    merged = nacre("store", "import", "file", "--snapshot", "new", "--model", "demo-target", "--json")
+    assert json.loads(merged.out)["rows"] == 10
+    assert json.loads(nacre("store", "stats", "--snapshot", "new", "--json").out)["rows"] == 10
+    assert nacre("store", "purge", "--tenant", "acme", "--snapshot", snapshot).out == "acme: 10 rows removed\n"
+    left = json.loads(nacre("store", "stats", "--snapshot", snapshot, "--json").out)
+    assert [space["tenant"] for space in left["namespaces"]] == ["other"]
+
+
+def test_a_damaged_snapshot_is_told_and_left_alone(nacre: Nacre, snapshot: Path):
+    data = snapshot.read_bytes()
+    snapshot.write_bytes(data[:-1])
+    assert "is damaged: its checksum is wrong" in nacre("store", "stats", "--snapshot", snapshot).mistake()
+    assert "is damaged" in nacre("store", "purge", "--tenant", "acme", "--snapshot", snapshot).mistake()
+    assert snapshot.read_bytes() == data[:-1]
+
+
+def test_rows_of_another_tokenizer_are_refused(nacre: Nacre, snapshot: Path):
+    nacre("store", "export", "file", "--snapshot", snapshot)
+    message = nacre("store", "import", "file", "--snapshot", "new", "--model", "demo-target").mistake()
+    assert f"tokenizer_fingerprint {'f' * 32}" in message
+    assert not Path("new").exists()
+
+
+def test_redis_is_shown_exported_imported_and_purged(nacre: Nacre, redis_server: RedisServer, snapshot: Path):
+    write_key_file(Path("keys"), ("acme", "*"))
+    there = ["--url", redis_server.url, "--key-file", "keys"]
+    nacre("store", "export", "file", "--snapshot", snapshot)
+    assert json.loads(nacre("store", "import", "file", *there, "--json").out)["rows"] == 20
+    told = json.loads(nacre("store", "stats", *there, "--json").out)
+    assert told["kind"] == "redis"
+    assert [space["tenant"] for space in told["namespaces"]] == ["acme"]  # those the key file names
+    out = json.loads(nacre("store", "export", "again", *there, "--tenant", "other", "--json").out)
+    assert (out["rows"], out["outputs"]) == (10, 1)
+    assert "keys removed" in nacre("store", "purge", "--tenant", "acme", *there).out
+    assert json.loads(nacre("store", "stats", *there, "--json").out)["namespaces"] == []
+
+
+def test_a_redis_that_cannot_be_asked_is_one_line(nacre: Nacre, redis_server: RedisServer):
+    write_key_file(Path("keys"))
+    there = ["--url", redis_server.url, "--key-file", "keys"]
+    assert "say which with --tenant" in nacre("store", "export", "file", *there).mistake()
+    redis_server.kill()
+    for command in (["stats"], ["export", "file", "--tenant", "a"], ["purge", "--tenant", "a"]):
+        assert "cannot be reached" in nacre("store", *command, *there).mistake()
+    assert "redis://host:6379/0" in nacre("store", "stats", "--url", "http://h", "--key-file", "keys").mistake()
+
+
+def test_a_key_file_is_the_owners_and_made_once(nacre: Nacre):
+    assert json.loads(nacre("store", "key", "keys", "--json").out) == {"file": "keys", "tenant": "*"}
+    assert os.stat("keys").st_mode & 0o077 == 0
+    assert "keys exists" in nacre("store", "key", "keys").mistake()
+
+
+def test_a_url_is_shown_without_its_password(nacre: Nacre, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NACRE_STORE_URL", "redis://user:secret@host:6379/0")
+    out = nacre("config", "show", "--service", "store").out
+    assert "secret" not in out
+    assert "redis://(set)@host:6379/0" in out

@@ -1,0 +1,55 @@
+"""What several tests of the Redis store share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import redis.asyncio
+
+from nacre.store import Namespace, Row
+from nacre.store.keys import TenantKeys
+from nacre.store.redis_store import RedisStore
+from nacre.store.store import Store
+
+KEYS = TenantKeys({"acme": b"a" * 32, "other": b"o" * 32})
+SPACE = Namespace("acme", "target", "r1", "f" * 32)
+OTHER = Namespace("other", "target", "r1", "f" * 32)
+#: For tests of what is stored, on machines that are busy with other things.
+PATIENT_S = 10.0
+
+
+def ngram(*context: int, token: int = 9, count: int = 2) -> Row:
+    return Row("ngram", context, ((token, 255),), count)
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, keys: TenantKeys = KEYS, **options: Any) -> AsyncIterator[RedisStore]:
+    """A store that flushes when told to, and only then."""
+    store = RedisStore(url, keys, **{"timeout_s": PATIENT_S, **options})
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def raw(url: str, **options: Any) -> AsyncIterator[redis.asyncio.Redis]:
+    client = redis.asyncio.Redis.from_url(url, protocol=2, **options)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def all_rows(store: Store, namespace: Namespace = SPACE) -> dict[tuple[str, tuple[int, ...]], Row]:
+    """As a reader gets them: seed, then follow until there is nothing older."""
+    reading = await store.seed(namespace)
+    rows = {(row.kind, row.context): row for row in reading.rows}
+    while not reading.cursor.complete:
+        before = reading.cursor
+        reading = await store.follow(namespace, reading.cursor)
+        assert reading.cursor != before, "it does not get on"
+        rows |= {(row.kind, row.context): row for row in reading.rows}
+    return rows

@@ -1,0 +1,255 @@
+"""Whatever Redis does, sessions go on: nothing raises, nobody waits, one warning, and it heals by itself.
+
+No test asserts how fast something was, only that it came to an end: what bounds a call is the link's deadline, and that
+the deadline is kept is asserted where a peer would otherwise keep us for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from nacre.errors import InvalidArgument, NacreError
+from nacre.runtime.delay_proxy import DelayProxy, Link
+from nacre.store.redis_store import TIMEOUT_S, RedisStore
+from nacre.store.write_queue import MAX_QUEUED
+from tests.store.redis_cases import SPACE, ngram, opened, raw
+from tests.store.redis_server import RedisServer
+
+#: Far more than a deadline, far less than any library's default patience: what is caught is waiting, not slowness.
+AT_ONCE_S = 2.0
+
+
+async def session_start(store: RedisStore) -> int:
+    """What a session does with a store; returns how many rows it got. Fails if it had to wait."""
+    async with asyncio.timeout(AT_ONCE_S):
+        reading = await store.seed(SPACE)
+        reading = await store.follow(SPACE, reading.cursor)
+        store.write(SPACE, [ngram(5)])
+        store.log(SPACE, [1, 2, 3])
+        return len((await store.seed(SPACE)).rows)
+
+
+async def until_open(store: RedisStore) -> None:
+    for _ in range(5):
+        await session_start(store)
+        await store.flush()
+    assert store._link.state != "closed"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  what is waited for has no event; the test's timeout bounds it
+        await asyncio.sleep(0.01)
+
+
+async def until_back(store: RedisStore, namespace=SPACE) -> None:
+    """By itself: only the calls that sessions make anyway."""
+    while not store._link.healthy:
+        await store.seed(namespace)
+        await store.flush()
+        await asyncio.sleep(0.05)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nacre.store")
+
+
+async def test_killed_and_restarted_empty(redis_server: RedisServer, caplog: pytest.LogCaptureFixture):
+    async with opened(redis_server.url) as store:
+        await store.put(SPACE, [ngram(1)])
+        cursor = (await store.seed(SPACE)).cursor
+        redis_server.kill()
+        await until_open(store)
+        assert await session_start(store) == 0
+        assert len(warnings(caplog)) == 1
+        assert "cannot be reached" in warnings(caplog)[0]
+        assert "costs speed only" in warnings(caplog)[0]
+        redis_server.start()
+        await until_back(store)
+        await store.flush()
+        assert (await store.follow(SPACE, cursor)).reseed
+        assert {row.context for row in (await store.seed(SPACE)).rows} == {(5,)}  # what waited is there now
+        assert len(warnings(caplog)) == 1
+        assert "is back" in caplog.text
+        assert store.counters.episodes == 1
+        assert store.counters.failures >= 5
+        assert store.counters.skipped > 0
+
+
+async def test_frozen_and_thawed(redis_server: RedisServer, caplog: pytest.LogCaptureFixture):
+    async with opened(redis_server.url, timeout_s=TIMEOUT_S) as store:
+        await session_start(store)
+        redis_server.freeze()
+        try:
+            await until_open(store)
+            assert await session_start(store) == 0
+            assert ["gives no answer within" in text for text in warnings(caplog)] == [True]
+            with pytest.raises(NacreError, match="gives no answer"):
+                async with asyncio.timeout(30):
+                    await store.stats()
+        finally:
+            redis_server.thaw()
+        await until_back(store)
+        assert len(warnings(caplog)) == 1
+
+
+async def test_gone_before_the_first_call(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    server = RedisServer(tmp_path)
+    async with opened(server.url) as store:
+        await store.start()
+        await until_open(store)
+        assert len(warnings(caplog)) == 1
+        server.start()
+        try:
+            await until_back(store)
+            await store.put(SPACE, [ngram(1)])
+            assert len((await store.seed(SPACE)).rows) >= 1
+        finally:
+            server.stop()
+
+
+async def test_full(redis_server: RedisServer, caplog: pytest.LogCaptureFixture):
+    async with opened(redis_server.url) as store, raw(redis_server.url) as peer:
+        await store.put(SPACE, [ngram(1)])
+        await peer.config_set("maxmemory-policy", "noeviction")
+        await peer.config_set("maxmemory", "500kb")
+        for _ in range(3):
+            store.write(SPACE, [ngram(2)])
+            await store.flush()
+            assert [row.context for row in (await store.seed(SPACE)).rows] == [(1,)]  # reading goes on
+        assert store.counters.full >= 1
+        assert store.counters.failures == 0
+        assert len(warnings(caplog)) == 1
+        assert "raise maxmemory" in warnings(caplog)[0]
+        with pytest.raises(NacreError, match="takes no writes"):
+            await store.put(SPACE, [ngram(3)])
+        await peer.config_set("maxmemory", "0")
+        await until_back(store)
+        await store.flush()
+        assert {row.context for row in (await store.seed(SPACE)).rows} == {(1,), (2,)}
+        assert len(warnings(caplog)) == 1
+
+
+async def test_full_with_eviction_forgets_and_goes_on(redis_server: RedisServer):
+    async with opened(redis_server.url) as store, raw(redis_server.url) as peer:
+        await peer.config_set("maxmemory-policy", "allkeys-lfu")
+        await peer.config_set("maxmemory", "1500kb")
+        for start in range(0, 20_000, 2000):
+            await store.put(SPACE, [ngram(number, number, number) for number in range(start, start + 2000)])
+        info = await peer.info("stats")
+        assert info["evicted_keys"] > 0
+        assert len((await store.seed(SPACE)).rows) > 0
+        assert store.counters.failures == 0
+
+
+async def test_a_hundred_milliseconds_away(redis_server: RedisServer, caplog: pytest.LogCaptureFixture):
+    far = DelayProxy(f"127.0.0.1:{redis_server.port}", Link(delay_s=0.1))
+    async with far as wire, opened(f"redis://{wire.address}", timeout_s=TIMEOUT_S) as store:
+        await until_open(store)
+        assert await session_start(store) == 0
+        assert len(warnings(caplog)) == 1
+
+
+async def test_a_wire_that_stalls_and_goes_on(redis_server: RedisServer):
+    near = DelayProxy(f"127.0.0.1:{redis_server.port}", Link())
+    async with near as wire, opened(f"redis://{wire.address}", timeout_s=0.2) as store:
+        await session_start(store)
+        wire.stall()
+        await until_open(store)
+        wire.resume()
+        await until_back(store)
+        wire.reset()
+        await until_back(store)
+        await session_start(store)
+
+
+async def test_wrong_password(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    server = RedisServer(tmp_path, "--requirepass", "right").start()
+    try:
+        for url in (f"redis://127.0.0.1:{server.port}", f"redis://:wrong@127.0.0.1:{server.port}"):
+            caplog.clear()
+            async with opened(url) as store:
+                await until_open(store)
+                assert ["refuses our password" in text for text in warnings(caplog)] == [True]
+                assert "wrong" not in warnings(caplog)[0]
+                with pytest.raises(NacreError, match="refuses our password"):
+                    await store.stats()
+        async with opened(f"redis://:right@127.0.0.1:{server.port}") as store:
+            await store.put(SPACE, [ngram(1)])
+            assert len((await store.seed(SPACE)).rows) == 1
+    finally:
+        server.stop()
+
+
+@contextlib.asynccontextmanager
+async def impostor(answer: bytes | None) -> AsyncIterator[str]:
+    """Something on that port; `answer` to whatever is asked, or silence."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while asked := await reader.read(65536):
+                if answer is not None:
+                    writer.write(answer * len(re.findall(rb"\*\d+\r\n", asked)))
+                    await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def info(text: str) -> bytes:
+    return f"${len(text)}\r\n{text}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", ""),
+        (b"\x00\xff\x00\xff" * 100, ""),
+        (b"$9999999999\r\n", ""),
+        (b"*-7\r\n", ""),
+        (b"+OK\r\n", "is no Redis"),
+        (None, "gives no answer"),
+        (b"-ERR unknown command\r\n", ""),
+        (info("redis_version:5.0.14\r\nredis_mode:standalone\r\n"), "is Redis 5.0.14 and 6.2 or newer is needed"),
+        (info("server_name:other\r\n"), "is no Redis"),
+    ],
+    ids=["http", "noise", "huge", "odd", "ok", "silent", "errors", "old", "nameless"],
+)
+async def test_a_peer_that_is_no_redis_or_too_old(caplog: pytest.LogCaptureFixture, answer: bytes | None, said: str):
+    async with impostor(answer) as url, opened(url, timeout_s=0.2) as store:
+        await until_open(store)
+        assert await session_start(store) == 0
+        assert len(warnings(caplog)) == 1
+        assert said in warnings(caplog)[0]
+        assert "\n" not in warnings(caplog)[0]
+
+
+async def test_memory_stays_bounded_while_it_is_gone(tmp_path: Path):
+    async with opened(RedisServer(tmp_path).url) as store:
+        for start in range(0, 100_000, 100):
+            store.write(SPACE, [ngram(start + place) for place in range(100)])
+        await store.flush()
+        assert 16_000 < store._queue.queued <= MAX_QUEUED
+        assert store.counters.rows_dropped == 100_000 - store._queue.queued
+
+
+@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "localhost:6379", "redis://host:99999"])
+def test_a_url_that_cannot_be_is_refused_at_once(url: str):
+    with pytest.raises(InvalidArgument, match="redis://host:6379"):
+        RedisStore(url, keys=None)  # type: ignore[arg-type]
