@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, TypeAlias
 
 import grpc
@@ -23,6 +25,7 @@ from nacre.runtime.verifier_host import VerifierHost
 from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
 from nacre.session import SessionLimits, open_session
+from nacre.session.observed import MOST_BEST
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
 from nacre.wire import messages
@@ -60,6 +63,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         self._served = served
         self._metrics = metrics
         self._draw_seed = draw_seed
+        self._tag_key = secrets.token_bytes(32)
 
     async def GetModel(self, request: verifier_pb2.GetModelRequest, context: Context) -> verifier_pb2.GetModelResponse:
         info = self._served.info
@@ -193,8 +197,12 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             await self._serve_owner(session, request.position, requests, context)
             return
         method = request.method if request.method in KNOWN_METHODS else "other"
+        if request.observe > MOST_BEST:
+            raise InvalidArgument(f"observe is {request.observe}; at most {MOST_BEST} are told", param="observe")
         guesses = _Drafting(self._host, session, method)
-        guesses.join()
+        ordinal = guesses.join()
+        if request.observe:
+            session.observers[ordinal] = request.observe
         self._metrics.drafters(method).inc()
         try:
             machine = session.machine
@@ -260,7 +268,12 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             window_nodes=machine.limits.window_nodes,
             row_budget=self._host.limits.budget.session_rows,
             system_fingerprint=self._served.fingerprint,
+            tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
         )
+
+    def _tenant_tag(self, tenant: str) -> int:
+        """Tells tenants apart without naming them, and only for as long as this process lives."""
+        return int.from_bytes(blake2b(tenant.encode(), key=self._tag_key, digest_size=8).digest(), "little")
 
 
 class _Drafting:

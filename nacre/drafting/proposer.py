@@ -41,7 +41,8 @@ class DraftContext:
     """What a proposer is told when a session opens: committed tokens, how the target samples, and the noise key.
 
     `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
-    `prediction` is what the client expects the answer to be, empty where it did not say.
+    `prediction` is what the client expects the answer to be, empty where it did not say. `tenant` is equal for
+    sessions of one tenant and says nothing else.
     """
 
     tokens: tuple[int, ...]
@@ -49,6 +50,7 @@ class DraftContext:
     params: SamplingParams
     key: int | None
     prediction: tuple[int, ...] = ()
+    tenant: int = 0
 
 
 #: Most tokens of an observation's context, and of its tokens.

@@ -64,6 +64,11 @@ class SuffixProposer:
         self._depth = depth
         self._texts: dict[int, _Text] = {}
 
+    @classmethod
+    def remembering(cls) -> SuffixProposer:
+        """With a corpus of its own, for all its sessions."""
+        return cls(SuffixIndex())
+
     @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(name="suffix", shape="tree", batch=1, reach=self._depth)

@@ -33,7 +33,7 @@ from nacre.engine.numerics import PADDED_ROWS
 from nacre.engine.packed import ATTENTION, PackedForward
 from nacre.engine.recompute import RecomputeForward
 from nacre.engine.rows import TIP, Admission, RowBlock, StepResult
-from nacre.engine.scores import draft_scores
+from nacre.engine.scores import best_tokens, draft_scores
 from nacre.errors import InvalidArgument, NacreError, Unimplemented
 from nacre.sampling import RowContext
 from nacre.sampling.race_noise import F32Array, I64Array
@@ -181,6 +181,10 @@ class Engine:
     def draft_scores(self, logits: F32Array, rows: Sequence[RowContext], top_m: int) -> tuple[I64Array, F32Array]:
         """What a drafter makes of its logits: `nacre.sampling.draft_scores`, by the fastest way there is."""
         return draft_scores(logits, rows, top_m)
+
+    def best_tokens(self, logits: torch.Tensor, count: int) -> list[tuple[tuple[int, float], ...]]:
+        """The `count` best (token, log-probability) of each row of `logits` [rows, vocab]."""
+        return best_tokens(logits, count)
 
     def validate(self, block: RowBlock) -> None:
         """Raises what is wrong with one block by itself: NotFound or InvalidArgument. Room is another matter."""

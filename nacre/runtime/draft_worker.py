@@ -20,18 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from nacre.drafting import DraftContext, Expansion, Guess, Proposer
+from nacre.drafting import DraftContext, Expansion, Guess, Observation, Proposer
 from nacre.errors import ResourceExhausted
 from nacre.pacing import Reputation
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
+from nacre.session.observed import observations_of
 
 log = logging.getLogger("nacre.drafter")
 
 Send = Callable[[Draft], None]
 
-#: Guesses that are not urgent go together after this share of a verify pass.
-COALESCE = 1 / 4
-#: How long they wait before the first commit has told how long a pass is.
+#: How long guesses wait for company before the first commit has told how long a pass is.
 COALESCE_S = 0.02
 #: A step shorter than this is not worth the way to another thread and back.
 INLINE_S = 0.003
@@ -52,6 +51,15 @@ class DraftTotals:
     lost: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """A commit, as the proposer is told it: `tokens` are new, `trunk` the nodes that guessed the first of them."""
+
+    tokens: tuple[int, ...]
+    trunk: tuple[int, ...]
+    seen: tuple[Observation, ...] = ()
+
+
 @dataclass(slots=True, eq=False)
 class _Drafted:
     """One session as the worker sees it. `news` are commits the proposer has not been told yet, in order."""
@@ -65,7 +73,7 @@ class _Drafted:
     rtt_s: float = 0.0
     verify_s: float = 0.0
     flush: asyncio.TimerHandle | None = None
-    news: list[tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    news: list[News] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ class _Step:
 
     closing: tuple[int, ...]
     opening: tuple[tuple[int, DraftContext], ...]
-    news: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
+    news: tuple[tuple[int, News], ...]
     wanted: tuple[Expansion, ...]
 
 
@@ -96,6 +104,11 @@ class DraftWorker:
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
+
+    @property
+    def learns(self) -> bool:
+        """Whether the proposer wants to hear what the target thought."""
+        return self._proposer.traits.learns
 
     @property
     def session_count(self) -> int:
@@ -141,8 +154,11 @@ class DraftWorker:
         rollback = drafted.session.committed(commit)
         self.totals.right += len(rollback.trunk)
         self.totals.lost += rollback.lost
+        seen: tuple[Observation, ...] = ()
+        if self.learns and commit.observed is not None:
+            seen = tuple(observations_of(drafted.session.tokens, commit.observed))
         if rollback.tokens:
-            drafted.news.append((rollback.tokens, rollback.trunk))
+            drafted.news.append(News(rollback.tokens, rollback.trunk, seen))
         if commit.verify_ms > 0:
             drafted.verify_s = commit.verify_ms / 1e3
             drafted.session.passes_away = drafted.rtt_s / drafted.verify_s
@@ -194,14 +210,13 @@ class DraftWorker:
     def _plan(self) -> _Step | None:
         closing, self._closing = tuple(self._closing), []
         opening: list[tuple[int, DraftContext]] = []
-        news: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
+        news: list[tuple[int, News]] = []
         candidates: list[tuple[float, int, Expansion]] = []
         for drafted in self._sessions.values():
             if not drafted.opened:
                 opening.append((drafted.number, drafted.context))
                 drafted.opened = True
-            for tokens, trunk in drafted.news:
-                news.append((drafted.number, tokens, trunk))
+            news.extend((drafted.number, one) for one in drafted.news)
             drafted.news.clear()
             for expansion in self._expansions(drafted):
                 candidates.append((expansion.path_survival, len(candidates), expansion))
@@ -216,12 +231,12 @@ class DraftWorker:
     def _keep(
         self,
         opening: Sequence[tuple[int, DraftContext]],
-        news: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]],
+        news: Sequence[tuple[int, News]],
     ) -> None:
         for number, _ in opening:
             self._sessions[number].opened = False
-        for number, tokens, trunk in news:
-            self._sessions[number].news.append((tokens, trunk))
+        for number, one in news:
+            self._sessions[number].news.append(one)
 
     def _expansions(self, drafted: _Drafted) -> list[Expansion]:
         found = []
@@ -246,10 +261,12 @@ class DraftWorker:
         for number, context in step.opening:
             with _noting(failures, number):
                 self._proposer.open(number, context)
-        for number, tokens, trunk in step.news:
+        for number, news in step.news:
             if number not in failures:
                 with _noting(failures, number):
-                    self._proposer.committed(number, tokens, trunk)
+                    self._proposer.committed(number, news.tokens, news.trunk)
+                    if news.seen:
+                        self._proposer.observed(number, news.seen)
         wanted = [item for item in step.wanted if item.session not in failures]
         found: dict[tuple[int, int], list[Guess]] = {}
         try:
@@ -286,7 +303,7 @@ class DraftWorker:
 
     def _offer(self, drafted: _Drafted) -> None:
         """Sends at once what the next pass would take; what would only fill up the window waits for company."""
-        wait_s = COALESCE * drafted.verify_s or COALESCE_S
+        wait_s = drafted.session.patience * drafted.verify_s or COALESCE_S
         if drafted.session.urgent:
             self._flush(drafted)
         elif drafted.flush is None:

@@ -26,6 +26,8 @@ log = logging.getLogger("nacre.drafter")
 
 #: Drafts waiting for the network. The window bounds their nodes; this bounds a link that takes nothing at all.
 MAX_QUEUED_DRAFTS = 1024
+#: What a method that learns is told of every row of a pass.
+OBSERVED_BEST = 8
 
 
 def draft_context(opened: pb.Opened) -> DraftContext:
@@ -34,6 +36,7 @@ def draft_context(opened: pb.Opened) -> DraftContext:
         prompt_length=opened.prompt_length,
         params=messages.sampling_from_wire(opened.sampling),
         key=opened.noise_key,
+        tenant=opened.tenant_tag,
     )
 
 
@@ -81,7 +84,9 @@ async def draft_for_session(
     try:
         await call.wait_for_connection()  # so that what is measured below is the way there and back
         joined = time.monotonic()
-        await call.write(pb.SessionRequest(join=pb.Join(handshake=handshake, ticket=ticket, method=method)))
+        observe = OBSERVED_BEST if worker.learns else 0
+        join = pb.Join(handshake=handshake, ticket=ticket, method=method, observe=observe)
+        await call.write(pb.SessionRequest(join=join))
         events = aiter(call)
         event = await anext(events, None)
         if event is None or event.WhichOneof("body") != "opened":

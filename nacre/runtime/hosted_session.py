@@ -14,6 +14,7 @@ from nacre.errors import NacreError
 from nacre.runtime.verify_pass import EngineSession
 from nacre.scheduling import Arrivals
 from nacre.session import Commit, VerifierSession
+from nacre.session.observed import Observed
 
 
 @dataclass(slots=True)
@@ -50,7 +51,15 @@ class HostedSession:
     ready_since: float = 0.0
     last: Commit | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
+    #: Drafters that learn: ordinal -> how many best tokens they want to hear of at each row.
+    observers: dict[int, int] = field(default_factory=dict)
+    observed: Observed | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def observe(self) -> int:
+        """Best tokens that some listener wants of each row."""
+        return max(self.observers.values(), default=0)
 
     @property
     def ended(self) -> bool:
@@ -75,4 +84,7 @@ class HostedSession:
                 commit, rows=last.rows, row_budget=last.row_budget, verify_ms=last.verify_ms, queue_ms=last.queue_ms
             )
         stream = self.machine.streams.get(ordinal) if ordinal is not None else None
-        return commit if stream is None else dataclasses.replace(commit, window_nodes=stream.offered_window)
+        if stream is None:
+            return commit
+        observed = self.observed if stream.ordinal in self.observers else None
+        return dataclasses.replace(commit, window_nodes=stream.offered_window, observed=observed)

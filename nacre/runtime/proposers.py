@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nacre.drafting import Proposer, proposer_class
+from nacre.drafting.per_tenant import PerTenant
 from nacre.errors import FailedPrecondition
 from nacre.models import located
 from nacre.runtime.settings import DrafterSettings
@@ -27,7 +28,8 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
     kind = proposer_class(settings.method)
     if not getattr(kind, "needs_model", False):
-        return BuiltProposer(kind(), messages.handshake())
+        # What can remember beyond a session does.
+        return BuiltProposer(PerTenant(getattr(kind, "remembering", kind)), messages.handshake())
     from nacre.engine import Engine, RowBlock, load_model
 
     loaded = load_model(

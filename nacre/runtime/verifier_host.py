@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -21,8 +21,9 @@ from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
-from nacre.session import Received, SpeculationMode, VerifierSession
+from nacre.session import Received, SpeculationMode, VerifierSession, VerifyPlan
 from nacre.session.messages import Draft
+from nacre.session.observed import Observed, ObservedRow
 
 log = logging.getLogger("nacre.verifier")
 
@@ -142,6 +143,7 @@ class VerifierHost:
         return session.machine.join(known.copy() if known is not None else Reputation())
 
     def leave(self, session: HostedSession, ordinal: int, method: str) -> None:
+        session.observers.pop(ordinal, None)
         stream = session.machine.streams.get(ordinal)
         if stream is not None and stream.reputation is not None:
             key = (session.engine.tenant, method)
@@ -263,6 +265,7 @@ class VerifierHost:
                 session.machine,
                 session.machine.plan(count),
                 (now - session.ready_since) * 1e3,
+                session.observe,
             )
             for session, count in zip(ready, rows, strict=True)
         ]
@@ -311,6 +314,7 @@ class VerifierHost:
             totals.accepted += resolution.matched
             totals.verify_ms += share_ms
             session.last = resolution.commit
+            session.observed = _observed(plan, outcome.best) if outcome.best else None
             session.arrivals.committed(
                 now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
             )
@@ -329,6 +333,11 @@ class VerifierHost:
         )
         if self._observe is not None:
             self._observe(result)
+
+
+def _observed(plan: VerifyPlan, best: Sequence[tuple[tuple[int, float], ...]]) -> Observed:
+    rows = zip(plan.parents, plan.tokens, best, strict=True)
+    return Observed(plan.committed, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
 
 
 #: A session in throughput mode lets others go first this long at most.

@@ -53,13 +53,14 @@ class EngineSession:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassItem:
-    """A session's share of a pass. `session` is handed through untouched."""
+    """A session's share of a pass. `session` is handed through untouched; `observe`: best tokens wanted of each row."""
 
     session: Any
     engine: EngineSession
     machine: VerifierSession
     plan: VerifyPlan
     queue_ms: float
+    observe: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +78,7 @@ class Outcome:
     cached_tokens: int = 0
     prompt_rows: int = 0
     resolution: Resolution | None = None
+    best: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,6 +181,8 @@ class VerifyPass:
             count = len(part.item.plan.tokens) if part.sampled else 0
             sampled = tuple(choices[start : start + count]) if part.sampled else None
             harmed = _harmed_row(part.item.plan, sampled) if errors and sampled is not None else None
+            observe = part.item.observe if part.sampled else 0
+            best = self.engine.best_tokens(result.logits[start : start + count], observe) if observe else ()
             outcomes.append(
                 Outcome(
                     part.item,
@@ -186,6 +190,7 @@ class VerifyPass:
                     errors[start + harmed] if harmed is not None else None,
                     cached_tokens=part.cached,
                     prompt_rows=part.filled,
+                    best=tuple(best),
                 )
             )
             start += count

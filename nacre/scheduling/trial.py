@@ -8,7 +8,7 @@ is kept until the next trial.
 Rule: where at least `FEWEST_TIPS` sessions are in a pass and the row rule expects guesses to gain less than `_SURE`,
 the way that is not in use gets a few passes now and then; guesses are kept if they were at least `_WORTH` times as
 fast. While they are not, drafters are told that none are wanted, and rest. A result that is confirmed is doubted half
-as often, up to every `_LONGEST` passes.
+as often, up to every `_LONGEST` passes. The first passes of such a load are without guesses: that is safe.
 
 Pure: passes are told with their times.
 """
@@ -26,6 +26,8 @@ _SURE = 1.5
 _WORTH = 1.02
 #: Passes after a change that tell nothing yet (what is under way belongs to the other way), and then those of a trial.
 _SETTLE, _STRETCH = 2, 8
+#: A trial is over after so many passes if it is so slow.
+_ENOUGH, _BADLY = 3, 0.85
 #: Passes from one trial to the next: at first, and at most.
 _FIRST, _LONGEST = 64, 1024
 #: A pass weighs so much in the rate of the way in use, and in the expected gain.
@@ -52,7 +54,7 @@ class Rate:
 class Trial:
     """Of loads of about one size. `guesses`: whether the next pass gives rows to guesses."""
 
-    guesses: bool = True
+    guesses: bool = False
     _kept: Rate = field(default_factory=Rate)
     _tried: Rate | None = None  # a trial of the other way is under way
     _gain: float = 0.0
@@ -71,12 +73,17 @@ class Trial:
             return
         (self._kept if self._tried is None else self._tried).add(tokens, seconds)
         self._left -= 1
-        if self._left > 0:
+        if self._left > 0 and not self._hopeless():
             return
         if self._tried is None:
             self._begin()
         else:
             self._decide(self._tried)
+
+    def _hopeless(self) -> bool:
+        """A trial that goes badly wrong need not be finished."""
+        enough = self._tried is not None and _STRETCH - self._left >= _ENOUGH
+        return enough and self._tried is not None and self._tried.per_s < _BADLY * self._kept.per_s
 
     def _begin(self) -> None:
         if self.guesses and self._gain >= _SURE:

@@ -26,6 +26,9 @@ from nacre.tree import DraftTree, Fate, Node
 
 #: Up to so many passes away a verifier is near; per pass beyond it, thresholds fall like this.
 _NEAR, _FAR = 0.5, 2.0
+#: Guesses that are not urgent may wait for company for so much of a pass: where the next pass could take many, a
+#: quarter; where many sessions share it and it could take one or two, as long as it lasts.
+_LEAST_WAIT, _ROWS_FOR_A_PASS = 0.25, 2
 #: A survival of nothing at all would have no logarithm.
 _LEAST = 1e-9
 
@@ -246,6 +249,11 @@ class DrafterSession:
             if ahead >= max(1, self._row_budget - 1):  # the tip takes a row
                 return False
         return True
+
+    @property
+    def patience(self) -> float:
+        """Share of a pass for which guesses that are not urgent may wait for company: every message costs both ends."""
+        return min(1.0, max(_LEAST_WAIT, _ROWS_FOR_A_PASS / max(1, self._row_budget)))
 
     def outbox(self) -> list[Draft]:
         """Unsent guesses worth sending, best first, as far as the window allows; each call hands them out once."""

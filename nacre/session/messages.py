@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 
 from nacre.sampling import Choice
+from nacre.session.observed import Observed
 
 #: Steps per bit of the one-byte confidence: survival = 2 ** (-byte / 16), so a byte spans 1 down to 2**-15.9.
 CONFIDENCE_STEPS_PER_BIT = 16
@@ -62,7 +63,8 @@ class Commit:
 
     `guessed_by[i]` is the ordinal of the stream whose guess saved token i a pass of its own (0: none, the verifier's
     own sample). `choices` carries log-probabilities, one per token, if the session asked for them. `window_nodes` and
-    `row_budget` are the verifier's current offer to drafters; `verify_ms` and `queue_ms` what the step took.
+    `row_budget` are the verifier's current offer to drafters; `verify_ms` and `queue_ms` what the step took. `observed`
+    is for drafters that asked for it.
     """
 
     position: int
@@ -74,6 +76,7 @@ class Commit:
     row_budget: int = 0
     verify_ms: float = 0.0
     queue_ms: float = 0.0
+    observed: Observed | None = None
 
     @property
     def end(self) -> int:

@@ -29,9 +29,7 @@ from nacre.sim.verifier import VerifierActor
 from nacre.sim.world import Timer, World
 from nacre.tree import Node
 
-#: Share of a verify pass that guesses without urgency wait for company (`nacre/runtime/draft_worker.py`).
-COALESCE = 1 / 4
-#: And before the first commit, seconds.
+#: How long guesses wait for company before the first commit (`nacre/runtime/draft_worker.py`), seconds.
 COALESCE_S = 0.02
 
 
@@ -73,7 +71,6 @@ class DraftWorker:
         self.message_s = message_s
         self.as_shipped = as_shipped
         self.reputation = Reputation() if as_shipped else None
-        self.coalesce = COALESCE if as_shipped else 0.0
         self.token_bytes = token_bytes
         self.seats: dict[int, DrafterActor] = {}  # by number
         self._world = world
@@ -268,8 +265,8 @@ class DrafterActor:
         """Sends at once what the next pass would take; what would only fill up the window waits for company."""
         if self.session is None:
             return
-        wait_s = self.worker.coalesce * self._verify_s or COALESCE_S
-        if not self.worker.coalesce or self.session.urgent:
+        wait_s = self.session.patience * self._verify_s or COALESCE_S
+        if not self.worker.as_shipped or self.session.urgent:
             self.flush()
         elif self._flushing is None:
             self._flushing = self.world.after(wait_s, self.flush)

@@ -106,16 +106,18 @@ class Open(_message.Message):
     def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., prompt: _Optional[_Iterable[int]] = ..., resume: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., completion_index: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., speculation: _Optional[_Union[SpeculationMode, str]] = ..., top_logprobs: _Optional[int] = ..., drafters: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
 
 class Join(_message.Message):
-    __slots__ = ("handshake", "ticket", "position", "method")
+    __slots__ = ("handshake", "ticket", "position", "method", "observe")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
+    OBSERVE_FIELD_NUMBER: _ClassVar[int]
     handshake: Handshake
     ticket: str
     position: int
     method: str
-    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., ticket: _Optional[str] = ..., position: _Optional[int] = ..., method: _Optional[str] = ...) -> None: ...
+    observe: int
+    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., ticket: _Optional[str] = ..., position: _Optional[int] = ..., method: _Optional[str] = ..., observe: _Optional[int] = ...) -> None: ...
 
 class Draft(_message.Message):
     __slots__ = ("first_node", "anchor", "parents", "guesses")
@@ -146,7 +148,7 @@ class SessionRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("handshake", "session_id", "drafter_ticket", "owner_ticket", "tokens", "prompt_length", "sampling", "noise_key", "seed", "end_position", "window_nodes", "row_budget", "system_fingerprint")
+    __slots__ = ("handshake", "session_id", "drafter_ticket", "owner_ticket", "tokens", "prompt_length", "sampling", "noise_key", "seed", "end_position", "window_nodes", "row_budget", "system_fingerprint", "tenant_tag")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_TICKET_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +162,7 @@ class Opened(_message.Message):
     WINDOW_NODES_FIELD_NUMBER: _ClassVar[int]
     ROW_BUDGET_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TENANT_TAG_FIELD_NUMBER: _ClassVar[int]
     handshake: Handshake
     session_id: str
     drafter_ticket: str
@@ -173,7 +176,8 @@ class Opened(_message.Message):
     window_nodes: int
     row_budget: int
     system_fingerprint: str
-    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., session_id: _Optional[str] = ..., drafter_ticket: _Optional[str] = ..., owner_ticket: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., noise_key: _Optional[int] = ..., seed: _Optional[int] = ..., end_position: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., system_fingerprint: _Optional[str] = ...) -> None: ...
+    tenant_tag: int
+    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., session_id: _Optional[str] = ..., drafter_ticket: _Optional[str] = ..., owner_ticket: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., noise_key: _Optional[int] = ..., seed: _Optional[int] = ..., end_position: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., system_fingerprint: _Optional[str] = ..., tenant_tag: _Optional[int] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("id", "logprob")
@@ -192,7 +196,7 @@ class PositionLogprobs(_message.Message):
     def __init__(self, logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
 
 class Commit(_message.Message):
-    __slots__ = ("position", "tokens", "guessed_by", "logprobs", "rows", "window_nodes", "row_budget", "verify_ms", "queue_ms")
+    __slots__ = ("position", "tokens", "guessed_by", "logprobs", "rows", "window_nodes", "row_budget", "verify_ms", "queue_ms", "observed")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     GUESSED_BY_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +206,7 @@ class Commit(_message.Message):
     ROW_BUDGET_FIELD_NUMBER: _ClassVar[int]
     VERIFY_MS_FIELD_NUMBER: _ClassVar[int]
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
     position: int
     tokens: _containers.RepeatedScalarFieldContainer[int]
     guessed_by: _containers.RepeatedScalarFieldContainer[int]
@@ -211,7 +216,26 @@ class Commit(_message.Message):
     row_budget: int
     verify_ms: float
     queue_ms: float
-    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., guessed_by: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[PositionLogprobs, _Mapping]]] = ..., rows: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., verify_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ...) -> None: ...
+    observed: Observed
+    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., guessed_by: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[PositionLogprobs, _Mapping]]] = ..., rows: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., verify_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., observed: _Optional[_Union[Observed, _Mapping]] = ...) -> None: ...
+
+class Observed(_message.Message):
+    __slots__ = ("position", "rows")
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    rows: _containers.RepeatedCompositeFieldContainer[ObservedRow]
+    def __init__(self, position: _Optional[int] = ..., rows: _Optional[_Iterable[_Union[ObservedRow, _Mapping]]] = ...) -> None: ...
+
+class ObservedRow(_message.Message):
+    __slots__ = ("parent", "token", "best")
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    BEST_FIELD_NUMBER: _ClassVar[int]
+    parent: int
+    token: int
+    best: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, parent: _Optional[int] = ..., token: _Optional[int] = ..., best: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Reanchor(_message.Message):
     __slots__ = ("position",)

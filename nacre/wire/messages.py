@@ -6,10 +6,13 @@ needs the session's state is checked by the session.
 
 from __future__ import annotations
 
+import math
+
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.sampling import NOISE_VERSION, Choice, SamplingParams
 from nacre.session import Commit, Draft, FinishReason, SpeculationMode
-from nacre.session.messages import DEFAULT_SURVIVAL, confidence_byte
+from nacre.session.messages import DEFAULT_SURVIVAL, confidence_byte, survival_of
+from nacre.session.observed import MOST_BEST, Observed, ObservedRow
 from nacre.v1 import session_pb2 as pb
 
 PROTOCOL_VERSION = 1
@@ -147,6 +150,8 @@ def commit_to_wire(commit: Commit, *, with_logprobs: bool = True) -> pb.Commit:
         verify_ms=commit.verify_ms,
         queue_ms=commit.queue_ms,
     )
+    if commit.observed is not None:
+        message.observed.CopyFrom(_observed_to_wire(commit.observed))
     if any(commit.guessed_by):
         message.guessed_by.extend(commit.guessed_by)
     if with_logprobs:
@@ -175,6 +180,35 @@ def commit_from_wire(message: pb.Commit) -> Commit:
         row_budget=message.row_budget,
         verify_ms=message.verify_ms,
         queue_ms=message.queue_ms,
+        observed=_observed_from_wire(message.observed) if message.HasField("observed") else None,
+    )
+
+
+def _observed_to_wire(observed: Observed) -> pb.Observed:
+    return pb.Observed(
+        position=observed.position,
+        rows=[
+            pb.ObservedRow(
+                parent=index - row.parent if index else 0,
+                token=row.token,
+                best=[token << 8 | confidence_byte(math.exp(logprob)) for token, logprob in row.best],
+            )
+            for index, row in enumerate(observed.rows)
+        ],
+    )
+
+
+def _observed_from_wire(message: pb.Observed) -> Observed:
+    return Observed(
+        position=message.position,
+        rows=tuple(
+            ObservedRow(
+                parent=index - row.parent if index else -1,
+                token=row.token,
+                best=tuple((best >> 8, math.log(survival_of(best & 0xFF))) for best in row.best[:MOST_BEST]),
+            )
+            for index, row in enumerate(message.rows[:MAX_DRAFT_NODES])
+        ),
     )
 
 

@@ -206,4 +206,4 @@ def test_percentiles_and_intervals() -> None:
 
 
 def test_drafts_wait_for_company_as_long_as_the_shipped_ones() -> None:
-    assert drafters.COALESCE == draft_worker.COALESCE
+    assert drafters.COALESCE_S == draft_worker.COALESCE_S

@@ -7,6 +7,7 @@ import pytest
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.sampling import Choice, SamplingParams
 from nacre.session import Commit, Draft, FinishReason, SpeculationMode
+from nacre.session.observed import Observed, ObservedRow
 from nacre.v1 import session_pb2 as pb
 from nacre.wire import messages
 
@@ -62,6 +63,27 @@ def test_a_commit_survives_with_its_logprobs() -> None:
     commit = Commit(10, (5, 6), (1, 0), choices, rows=4, window_nodes=256, row_budget=8)
     wire = pb.Commit.FromString(messages.commit_to_wire(commit).SerializeToString())
     assert messages.commit_from_wire(wire) == commit
+
+
+def test_what_was_observed_survives_but_for_the_last_digits_of_its_probabilities() -> None:
+    rows = (
+        ObservedRow(-1, 4, ((5, -0.25), (6, -2.0))),
+        ObservedRow(0, 5, ((7, 0.0),)),
+        ObservedRow(0, 6, ()),
+        ObservedRow(2, (1 << 24) - 1, ((8, -9.0),)),
+    )
+    commit = Commit(10, (5, 6), (1, 0), observed=Observed(10, rows))
+    wire = pb.Commit.FromString(messages.commit_to_wire(commit).SerializeToString())
+    back = messages.commit_from_wire(wire).observed
+    assert back is not None
+    assert back.position == 10
+    for one, other in zip(rows, back.rows, strict=True):
+        assert (one.parent, one.token, [t for t, _ in one.best]) == (
+            other.parent,
+            other.token,
+            [t for t, _ in other.best],
+        )
+        assert [p for _, p in other.best] == pytest.approx([p for _, p in one.best], abs=0.022)
 
 
 def test_guesses_of_nobody_take_no_bytes() -> None:
