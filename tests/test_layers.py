@@ -57,6 +57,7 @@ TORCH = (
 KERNELS = (
     "nacre/engine/",
     "nacre/sampling/",
+    "nacre/drafting/pair_noise.py",
     "nacre/acceptance/torch_",
     "nacre/cli/doctor.py",
     "kernels/nacre_kernels/",

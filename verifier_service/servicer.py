@@ -236,7 +236,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             listening = group.create_task(listen)
             await context.write(pb.SessionEvent(opened=opened))
             while True:
-                await session.changed(cursor)
+                await session.changed(cursor, drafter=guesses.ordinal is not None)
                 if len(session.machine.tokens) > cursor:
                     commit = session.commit_since(cursor, guesses.ordinal)
                     cursor = commit.end

@@ -21,11 +21,11 @@ from collections.abc import Iterable, Sequence
 
 from nacre.drafting.growth import Children, checked_rows, grow, shares, sharpening
 from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
+from nacre.drafting.pair_noise import log_noise_of
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
 from nacre.drafting.tail import Tail, TailProposer
 from nacre.errors import InvalidArgument
-from nacre.sampling.pair_noise import log_noise_of
 
 _MOST_AVERAGED = 8
 _NONE: tuple[list[int], list[int]] = ([], [])

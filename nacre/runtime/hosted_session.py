@@ -55,6 +55,7 @@ class HostedSession:
     observers: dict[int, int] = field(default_factory=dict)
     observed: Observed | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def observe(self) -> int:
@@ -66,14 +67,16 @@ class HostedSession:
         return self.machine.finished is not None or self.failure is not None
 
     def announce(self) -> None:
-        """Wakes everyone who waits for a change."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say."""
+        drafters, self._drafters_changed = self._drafters_changed, asyncio.Event()
+        others, self._changed = self._changed, asyncio.Event()
+        drafters.set()
+        asyncio.get_running_loop().call_soon(others.set)
 
-    async def changed(self, cursor: int) -> None:
+    async def changed(self, cursor: int, *, drafter: bool = False) -> None:
         """Returns once there is something past `cursor`, or the session has ended."""
         while len(self.machine.tokens) <= cursor and not self.ended:
-            await self._changed.wait()
+            await (self._drafters_changed if drafter else self._changed).wait()
 
     def commit_since(self, cursor: int, ordinal: int | None = None) -> Commit:
         """Everything committed past `cursor` as one commit, with the last pass's figures and the stream's window."""

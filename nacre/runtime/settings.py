@@ -71,7 +71,7 @@ class DrafterSettings:
     children: int = setting(4, "most rival guesses at one position", least=1, most=32)
     least_survival: float = setting(0.003, "guesses less likely than this are not made; less far away", least=0, most=1)
     least_sent: float = setting(
-        0.025, "guesses less likely than this are kept back for now; less far away", least=0, most=1
+        0.02, "guesses less likely than this are kept back for now; less far away", least=0, most=1
     )
     kv_mb: int = setting(256, "memory for the draft model's keys and values, MiB", least=1, most=1_000_000)
     verifiers: tuple[str, ...] = setting(

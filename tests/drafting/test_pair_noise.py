@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nacre.sampling import pair_noise
+from nacre.drafting import pair_noise
+from nacre.drafting.pair_noise import log_noise_of
 from nacre.sampling.fixed_order import ln32
-from nacre.sampling.pair_noise import log_noise_of
 from nacre.sampling.race_noise import noise_at
 
 
