@@ -234,14 +234,14 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         """Sends what is committed from `cursor` on while `listen` takes requests, until the session ends."""
         async with _one_cause(), asyncio.TaskGroup() as group:
             listening = group.create_task(listen)
+            owner = bool(opened.owner_ticket)
             await context.write(pb.SessionEvent(opened=opened))
             while True:
-                await session.changed(cursor, drafter=guesses.ordinal is not None)
+                await session.changed(cursor, drafter=not owner)
                 if len(session.machine.tokens) > cursor:
                     commit = session.commit_since(cursor, guesses.ordinal)
                     cursor = commit.end
-                    logprobs = bool(opened.owner_ticket)
-                    await context.write(pb.SessionEvent(commit=messages.commit_to_wire(commit, with_logprobs=logprobs)))
+                    await context.write(pb.SessionEvent(commit=messages.commit_to_wire(commit, with_logprobs=owner)))
                 elif session.ended:
                     break
             if session.failure is not None:

@@ -56,6 +56,7 @@ class HostedSession:
     observed: Observed | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _drafters_rest: bool = False  # they have been told that no guesses are wanted
 
     @property
     def observe(self) -> int:
@@ -66,11 +67,21 @@ class HostedSession:
     def ended(self) -> bool:
         return self.machine.finished is not None or self.failure is not None
 
+    def drafter_joined(self) -> None:
+        """Whether guesses are wanted, a new one has yet to hear."""
+        self._drafters_rest = False
+
     def announce(self) -> None:
-        """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say."""
-        drafters, self._drafters_changed = self._drafters_changed, asyncio.Event()
+        """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say.
+
+        While no guesses are wanted drafters hear nothing more: all the tokens come in one commit once some are.
+        """
+        unwanted = self.last is not None and self.last.row_budget == 1 and not self.ended
+        if not (unwanted and self._drafters_rest):
+            drafters, self._drafters_changed = self._drafters_changed, asyncio.Event()
+            drafters.set()
+        self._drafters_rest = unwanted
         others, self._changed = self._changed, asyncio.Event()
-        drafters.set()
         asyncio.get_running_loop().call_soon(others.set)
 
     async def changed(self, cursor: int, *, drafter: bool = False) -> None:

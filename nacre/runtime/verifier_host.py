@@ -139,6 +139,7 @@ class VerifierHost:
 
     def join(self, session: HostedSession, method: str) -> int:
         """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
+        session.drafter_joined()
         known = self._reputations.get((session.engine.tenant, method))
         return session.machine.join(known.copy() if known is not None else Reputation())
 

@@ -17,7 +17,7 @@ from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import Choice, History, RowContext, SamplingParams, UnusableLogits, choose_rows
-from nacre.scheduling import RowBudget
+from nacre.scheduling import Pacer, RowBudget
 from nacre.session import Draft, FinishReason, SpeculationMode, open_session
 from tests.tiny_models import TinyPair
 
@@ -200,3 +200,30 @@ async def test_in_throughput_mode_tips_without_guesses_give_way(engine: Engine) 
     host.draft(modest, modest.machine.join(), Draft(first_node=1, tokens=(1,), anchor=3), size_bytes=0)
     (item,) = host._collect()
     assert item.session is modest
+
+
+async def test_drafters_hear_nothing_while_no_guesses_are_wanted_and_then_all_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offers = iter([4] * 20 + [1] * 100)
+    monkeypatch.setattr(Pacer, "offer", lambda pacer, tips: next(offers, 4))
+    async with running(engine) as host:
+        session = opened(host, [5, 6, 7], tokens=200)
+        ordinal = session.machine.join()
+        heard: list[int] = []
+
+        async def listen() -> None:
+            cursor = 3
+            while not session.ended:
+                await session.changed(cursor, drafter=True)
+                commit = session.commit_since(cursor, ordinal)
+                if commit.tokens:
+                    heard.append(len(commit.tokens))
+                cursor = commit.end
+
+        listening = asyncio.create_task(listen())
+        text = await end(session)
+        await listening
+    assert sum(heard) == len(text)
+    assert max(heard) > 50, "what was missed came in one"
+    assert len(heard) < 150
