@@ -1,8 +1,9 @@
 """What the simulator says of a run: the shipped rules on the times and the guesses that the run itself has measured.
 
-Dials come from the run: V(rows) from the passes of the baseline that is predicted, what lies between two passes from
-`ar`, the draft step from the drafter's own count with its messages and bookkeeping. Acceptance is the run's trace, of
-the same texts (`nacre.bench.trace`). So what is predicted is how these times and guesses play together: the protocol.
+Dials come from the run: V(rows) from the passes of the baseline that is predicted, scaled to those of the very cell;
+what lies between two passes from `ar`; the draft step from the drafter's own count with its messages and bookkeeping.
+Acceptance is the run's trace, of the same texts (`nacre.bench.trace`). So what is predicted is how these times and
+guesses play together: the protocol.
 
 V and d are taken as they were while the other side was working, too: where both share memory, that is what they cost.
 """
@@ -15,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from nacre.bench.samples import Sample, tokens_per_s
+from nacre.scheduling import PassCosts
 from nacre.sim.acceptance import RecordedAcceptance
 from nacre.sim.capacity import ideal_throughput, predict
 from nacre.sim.dials import Dials, with_dials
@@ -44,7 +46,7 @@ class Predictor:
         if points and points[0][0] > 1:
             alone = pass_times(s for s in self.samples if s.baseline == "ar")[0]
             points = [alone, *((rows, max(ms, alone[1])) for rows, ms in points)]
-        points = beyond(points, self.known)
+        points = scaled(beyond(points, self.known), cell)
         if not steps or len(points) < 2:
             return None
         step_ms = sum(s.counts["draft_ms"] for s in cell) / steps
@@ -123,6 +125,18 @@ def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:
         if len(times[rows]) >= LEAST_PASSES:
             points.append((rows, max(median(times[rows]), points[-1][1] if points else 0.0)))
     return points
+
+
+def scaled(points: list[tuple[int, float]], cell: Iterable[Sample]) -> list[tuple[int, float]]:
+    """V at the time of the cell: a shared machine is slower at one time than at another, for all rows alike."""
+    costs = PassCosts(points)
+    taken = expected = 0.0
+    for sample in cell:
+        for rows, ms in zip(sample.pass_rows[1:], sample.pass_ms[1:], strict=True):
+            if rows > 0 and ms > 0:
+                taken += ms
+                expected += costs.seconds(rows)
+    return [(rows, ms * taken / expected) for rows, ms in points] if expected else points
 
 
 def beyond(points: list[tuple[int, float]], known: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nacre.bench.prediction import Predictor, beyond, pass_times, predictor
+from nacre.bench.prediction import Predictor, beyond, pass_times, predictor, scaled
 from nacre.bench.samples import Sample
 from nacre.bench.trace import kept_as, run_trace
 from nacre.sim.acceptance import MISSED
@@ -64,6 +64,12 @@ def test_where_no_pass_has_been_the_verifiers_own_measure_goes_on() -> None:
     assert beyond([(1, 25.0), (6, 50.0)], known) == [(1, 25.0), (6, 50.0), (8, 60.0), (16, 120.0)]
     assert beyond([(1, 25.0), (16, 50.0)], known) == [(1, 25.0), (16, 50.0)]
     assert beyond([(1, 25.0)], []) == [(1, 25.0)]
+
+
+def test_a_cell_that_was_slower_has_a_slower_v() -> None:
+    points = [(1, 20.0), (8, 30.0)]
+    assert scaled(points, [sample("nacre", pass_ms=45.0, rows=8, gap_ms=0.0)]) == [(1, 30.0), (8, 45.0)]
+    assert scaled(points, []) == points
 
 
 def test_a_trace_holds_the_texts_of_its_scenario_only() -> None:
