@@ -71,19 +71,17 @@ class Trial:
         if self._settling:
             self._settling -= 1
             return
-        (self._kept if self._tried is None else self._tried).add(tokens, seconds)
         self._left -= 1
-        if self._left > 0 and not self._hopeless():
+        tried = self._tried
+        if tried is None:
+            self._kept.add(tokens, seconds)
+            if self._left <= 0:
+                self._begin()
             return
-        if self._tried is None:
-            self._begin()
-        else:
-            self._decide(self._tried)
-
-    def _hopeless(self) -> bool:
-        """A trial that goes badly wrong need not be finished."""
-        enough = self._tried is not None and _STRETCH - self._left >= _ENOUGH
-        return enough and self._tried is not None and self._tried.per_s < _BADLY * self._kept.per_s
+        tried.add(tokens, seconds)
+        badly = _STRETCH - self._left >= _ENOUGH and tried.per_s < _BADLY * self._kept.per_s
+        if self._left <= 0 or badly:
+            self._decide(tried)
 
     def _begin(self) -> None:
         if self.guesses and self._gain >= _SURE:
