@@ -14,7 +14,9 @@ from pathlib import Path
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition
 from nacre.models import located
+from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.pass_timing import measure_costs
+from nacre.runtime.proposers import build_local_proposer
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
 from nacre.runtime.settings import VerifierSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
@@ -35,6 +37,7 @@ async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierH
     set_up_logging(settings.log_level)
     # The port first: a mistake there should not cost a minute of loading.
     service = GrpcService(settings.host, settings.grpc_port, ["nacre.v1.Verifier"])
+    local = LocalDrafting(build_local_proposer(settings.local)) if settings.local else None
     engine, served = await asyncio.to_thread(load, settings)
     metrics = VerifierMetrics(served.handshake.model_id)
     budget = RowBudget(pass_rows=settings.pass_rows, session_rows=settings.session_rows if engine.info.tree_mode else 1)
@@ -53,7 +56,7 @@ async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierH
         most_rows=settings.pass_rows,
     )
     log.info("a pass takes %s", costs)
-    host = host_for(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe)
+    host = host_for(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe, local=local)
     servicer = VerifierServicer(host, served, metrics, seed_source(settings.seed))
     verifier_pb2_grpc.add_VerifierServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)
@@ -107,7 +110,9 @@ def load(settings: VerifierSettings) -> tuple[Engine, Served]:
         chat_template=_chat_template(loaded.tokenizer_path),
         handshake=handshake,
         fingerprint=info.fingerprint,
-        session_limits=SessionLimits(window_nodes=settings.window_nodes, max_streams=settings.max_drafters),
+        session_limits=SessionLimits(
+            window_nodes=settings.window_nodes, max_streams=settings.max_drafters + bool(settings.local)
+        ),
     )
     log.info("serving %s (%s, %s)", info.model_id, info.dtype, info.numerics)
     return engine, served

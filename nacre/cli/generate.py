@@ -192,13 +192,14 @@ class _Here:
 def _proposer_here(**values: Any) -> _Here:
     """Loads what guesses. Raises NacreError for flags that cannot be right and models that cannot be loaded."""
     from nacre.cli.model_files import resolve
+    from nacre.drafting import needs_model
     from nacre.runtime.proposers import build_proposer
     from nacre.runtime.settings import DrafterSettings, load_settings
     from nacre.session import DrafterLimits
 
     given = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
     settings = load_settings(DrafterSettings, "drafter", given).settings
-    if settings.method == "model":
+    if needs_model(settings.method):
         settings = dataclasses.replace(settings, draft=resolve(settings.draft))
     built = build_proposer(settings)
     limits = DrafterLimits(

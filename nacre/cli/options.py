@@ -75,7 +75,9 @@ Parameters = Annotated[
 Device = Annotated[str | None, word("--device", "Where models run: cpu or cuda[:N].", "DEVICE")]
 Threads = Annotated[int | None, whole("--threads", "Compute threads of each process.", 1, 1024)]
 Seed = Annotated[int | None, whole("--seed", "The same seed gives the same text.", 0, MAX_SEED)]
-Method = Annotated[str | None, word("--method", "Where guesses come from: model or lookup.", "NAME")]
+Method = Annotated[
+    str | None, word("--method", "Where guesses come from: model, lookup, …; fused if joined by +.", "NAME")
+]
 Config = Annotated[str | None, word("--config", "TOML file; default: ./nacre.toml if there is one.", "FILE")]
 Temperature = Annotated[float, number("--temperature", "0 is greedy, 1 the model's own distribution.", 0, 1e6)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nacre.cli.model_files import resolve
-from nacre.drafting import KNOWN_METHODS, proposer_class
+from nacre.drafting import method_names, needs_model
 from nacre.errors import InvalidArgument, NacreError, Unavailable
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.runtime.processes import Child, ChildSpec, Processes, with_flag
@@ -111,10 +111,9 @@ def drafter_spec(options: StackOptions, number: int = 1) -> ChildSpec:
         log_level=options.log_level,
     )
     settings = load_settings(DrafterSettings, "drafter", arguments).settings
-    if settings.method not in KNOWN_METHODS:
-        proposer_class(settings.method)  # a third party's, or an error
+    method_names(settings.method)  # an error now, not in a child
     spec = ChildSpec(_numbered("drafter", number, options.drafters), "drafter_service", arguments)
-    if settings.method == "model":
+    if needs_model(settings.method):
         spec = with_flag(spec, "--draft", resolve(settings.draft))
     return _on_cores(spec, options.drafter_cores)
 

@@ -56,6 +56,26 @@ def proposer_class(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
+def method_names(text: str) -> tuple[str, ...]:
+    """The methods of a setting: one name, or several with plus signs, whose guesses are fused into one tree.
+
+    Raises InvalidArgument for an unknown name, for one given twice, and for more models than one.
+    """
+    names = tuple(name.strip() for name in text.split("+"))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InvalidArgument(f"method {text!r} names {twice[0]} twice; name every source once", param="method")
+    models = [name for name in names if needs_model(name)]
+    if len(models) > 1:
+        raise InvalidArgument(f"method {text!r} names {len(models)} models; a drafter has one", param="method")
+    return names
+
+
+def needs_model(text: str) -> bool:
+    """Whether one of the methods of a setting drafts with a model. Raises InvalidArgument for an unknown name."""
+    return any(getattr(proposer_class(name.strip()), "needs_model", False) for name in text.split("+"))
+
+
 __all__ = [
     "KNOWN_METHODS",
     "METHODS",
@@ -67,5 +87,7 @@ __all__ = [
     "Observation",
     "Proposer",
     "ProposerTraits",
+    "method_names",
+    "needs_model",
     "proposer_class",
 ]

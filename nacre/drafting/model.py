@@ -127,7 +127,7 @@ class ModelProposer:
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="model", shape="tree", batch=self._batch, reach=1)
+        return ProposerTraits(name="model", shape="tree", batch=self._batch, reach=1, costly=True)
 
     def open(self, session: int, context: DraftContext) -> None:
         sequence = self._forward.open("draft", context.tokens)

@@ -25,7 +25,8 @@ class ProposerTraits:
     `shape`: "tree" if it offers rival guesses, "chain" if one line. `batch` is how many nodes one call should be
     given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
-    rule every proposer is exact. `learns`: it wants `observed` to be called.
+    rule every proposer is exact. `learns`: it wants `observed` to be called. `costly`: an extension takes a forward
+    pass of a model, not microseconds.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ProposerTraits:
     reach: int
     exact: bool = True
     learns: bool = False
+    costly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

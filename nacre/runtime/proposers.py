@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nacre.drafting import Proposer, proposer_class
+from nacre.drafting import Proposer, method_names, needs_model, proposer_class
+from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.per_tenant import PerTenant
-from nacre.errors import FailedPrecondition
+from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import located
 from nacre.runtime.settings import DrafterSettings
 from nacre.wire import messages
@@ -26,10 +28,40 @@ class BuiltProposer:
 
 def build_proposer(settings: DrafterSettings, *, features: bool = False) -> BuiltProposer:
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
-    kind = proposer_class(settings.method)
-    if not getattr(kind, "needs_model", False):
-        # What can remember beyond a session does.
-        return BuiltProposer(PerTenant(getattr(kind, "remembering", kind)), messages.handshake())
+    sources: list[Proposer] = []
+    handshake = messages.handshake()
+    for name in method_names(settings.method):
+        if needs_model(name):
+            built = _with_model(proposer_class(name), settings, features)
+            sources.append(built.proposer)
+            handshake = built.handshake
+        else:
+            sources.append(_without_model(name))
+    return BuiltProposer(_fused(sources), handshake)
+
+
+def build_local_proposer(method: str) -> Proposer:
+    """What guesses inside a verifier. Raises InvalidArgument for methods that need a model: they would hold it up."""
+    names = method_names(method)
+    for name in names:
+        if needs_model(name):
+            raise InvalidArgument(
+                f"local is {method!r}; {name} needs a model, which would hold up every pass: run a drafter for it",
+                param="local",
+            )
+    return _fused([_without_model(name) for name in names])
+
+
+def _fused(sources: Sequence[Proposer]) -> Proposer:
+    return sources[0] if len(sources) == 1 else FusionProposer(sources)
+
+
+def _without_model(name: str) -> Proposer:
+    kind = proposer_class(name)
+    return PerTenant(getattr(kind, "remembering", kind))  # what can remember beyond a session does
+
+
+def _with_model(kind: type, settings: DrafterSettings, features: bool) -> BuiltProposer:
     from nacre.engine import Engine, RowBlock, load_model
 
     loaded = load_model(

@@ -49,6 +49,7 @@ class VerifierSettings:
     session_rows: int = setting(16, "most rows of one session in one pass", least=1, most=1024)
     window_nodes: int = setting(512, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
     max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
+    local: str = setting("", "methods without a model that guess in the verifier itself, joined by +; empty: none")
     log_level: str = setting("info", "debug, info, warning or error")
 
 
@@ -56,7 +57,7 @@ class VerifierSettings:
 class DrafterSettings:
     """The drafter service: joins sessions when told to, and guesses."""
 
-    method: str = setting("model", "where guesses come from: model or lookup")
+    method: str = setting("model", "where guesses come from: model, lookup or others, fused if joined by +")
     draft: str = setting("demo-draft", "draft model: a directory, a hub id, or the bundled demo-draft")
     revision: str = setting("", "revision of a hub model")
     dtype: str = setting("float32", "bfloat16 or float32")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
 from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
 from nacre.session import Received, SpeculationMode, VerifierSession, VerifyPlan
@@ -46,7 +47,7 @@ class VerifierHost:
     """Owns sessions and the batch loop. `run()` must be running for sessions to progress.
 
     `ready` may hold sessions back from a pass (methods that work in lock-step do); it is asked whenever something
-    has arrived.
+    has arrived. `local` guesses in here, for every session that speculates.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class VerifierHost:
         pacer: Pacer | None = None,
         observe: Callable[[PassResult], None] | None = None,
         ready: Callable[[HostedSession], bool] | None = None,
+        local: LocalDrafting | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -66,6 +68,7 @@ class VerifierHost:
         self._pass = verify_pass
         self._observe = observe
         self._ready = ready
+        self._local = local
         self._clock = clock
         self._sessions: dict[str, HostedSession] = {}
         self._tickets: dict[str, tuple[HostedSession, bool]] = {}  # ticket -> (session, admits the owner)
@@ -180,6 +183,10 @@ class VerifierHost:
             return
         del self._tickets[session.drafter_ticket], self._tickets[session.owner_ticket]
         self._closing.append(session.engine)
+        if self._local is not None:
+            ordinal = self._local.close(session)
+            if ordinal is not None:
+                self.leave(session, ordinal, self._local.METHOD)
         session.announce()
         if not self._sessions:
             self._emptied.set()
@@ -195,6 +202,7 @@ class VerifierHost:
                 await self._work.wait()
                 # Let what has arrived meanwhile in: drafts into the trees, commits out to the listeners.
                 await asyncio.sleep(0)
+                self._guess_here()
                 if await self._paused():
                     continue
                 items = self._collect()
@@ -209,6 +217,17 @@ class VerifierHost:
                 self._settle(result)
         finally:
             self._thread.shutdown(wait=True)
+
+    def _guess_here(self) -> None:
+        """Local guesses for every session that the next pass may take, where it could take guesses at all."""
+        if self._local is None or self._offer == 1:
+            return
+        for session in self._plannable():
+            if session.machine.mode is SpeculationMode.OFF:
+                continue
+            if not self._local.knows(session):
+                self._local.open(session, self.join(session, self._local.METHOD))
+            self._local.guess(session, self._offer - 1)
 
     async def _paused(self) -> bool:
         """Waits for guesses that are worth it; True if something has come meanwhile, so that all is new."""

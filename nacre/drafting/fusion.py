@@ -1,0 +1,314 @@
+"""Several proposers feed one tree: a guess is worth what the guesses of those who make it have been worth.
+
+Source: RASD (branches of retrieval and model merged by longest prefix, the model's veto), SuffixDecoding's hybrid (a
+model only where the cheap source runs out) and staged speculative decoding (a cheap source drafts for the draft
+model), under one rule with counts in place of their constants. Guarantee: exact (a guess never decides).
+
+State: per session a tree of claims. A claim is a source's guess below a node with the survival it gave it; equal
+paths are one node, whoever guessed them. Update: a commit walks the tree, and every claim below text has an outcome;
+counts per source, rank and claimed survival turn claims into chances. Claims that the model has contradicted, by
+naming other tokens at that node, are counted apart: a veto weighs what vetoes have been worth.
+
+Proposal: best-first growth over the tree. A token's survival is 1 - prod(1 - chance) over those who claim it, each
+chance times 0.9 where there are several, for they often err together. Where the cheap sources leave a gap that the
+model has been able to fill, it is asked, there and in the same step at the likeliest other gaps. A node with an open
+gap is not grown further: it comes back as something to extend, and then it is the model's turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.errors import InvalidArgument
+from nacre.pacing import Calibration, Reputation
+
+#: Of several sources that claim a token each chance counts so much, and siblings together are never surer than this.
+_AGREEING, _SUREST = 0.9, 0.98
+#: What a claim is worth, until counted, that the model has contradicted.
+_VETOED = 0.3
+#: The model is asked where it should add this much to the chance that some guess is right.
+LEAST_GAIN = 0.05
+#: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
+_LEAST_STAGED, _LEAST_ASKED = 0.1, 0.25
+#: How often the model has been right where no cheap source was, to begin with; weight of one position.
+_FILLED, _FOLLOW = 0.7, 1 / 64
+#: A source that has not helped lately is asked every so many times: its way back.
+_PROBE = 16
+#: Nodes of a session's tree of claims.
+MOST_NODES = 4096
+MOST_SOURCES = 8
+_DEPTH = 64
+
+#: Of one source below one node: token -> (rank among its guesses there, claimed survival).
+_Claims = dict[int, tuple[int, float]]
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    """A guessed token. `id` is the node's name towards the model."""
+
+    id: int
+    children: dict[int, _Node] = field(default_factory=dict)
+    claims: dict[int, _Claims] = field(default_factory=dict)  # by source
+
+
+@dataclass(slots=True, eq=False)
+class _Text:
+    """A session: the node of its last token, and how many nodes were made and are there."""
+
+    root: _Node
+    made: int = 1
+    size: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gap:
+    """A node that the model has not been asked about, and the way to it."""
+
+    session: int
+    node: _Node
+    tokens: tuple[int, ...]
+    ids: tuple[int, ...]
+    path: float
+
+    def expansion(self) -> Expansion:
+        return Expansion(self.session, self.node.id, self.tokens, self.ids, self.path)
+
+
+class FusionProposer:
+    """One tree out of `sources`, of which at most one may be costly: a model. Trees have at most `rows` guesses."""
+
+    def __init__(self, sources: Sequence[Proposer], *, rows: int = 32, least_gain: float = LEAST_GAIN) -> None:
+        if not 1 <= len(sources) <= MOST_SOURCES:
+            raise InvalidArgument(f"{len(sources)} sources are to be fused; it must be 1 to {MOST_SOURCES}")
+        costly = [number for number, source in enumerate(sources) if source.traits.costly]
+        if len(costly) > 1:
+            raise InvalidArgument("two models cannot be fused in one drafter; run a drafter for each")
+        self._sources = tuple(sources)
+        self._cheap = tuple(number for number in range(len(sources)) if number not in costly)
+        self._model = costly[0] if costly else None
+        self._rows = checked_rows(rows)
+        self._least_gain = least_gain
+        self._reputations = [Reputation() for _ in sources]
+        self._vetoed = [Calibration() for _ in sources]
+        self._filled = _FILLED
+        self._silent_for = [0] * len(sources)
+        self._trusted: frozenset[int] = frozenset(range(len(sources)))
+        self._texts: dict[int, _Text] = {}
+
+    @property
+    def traits(self) -> ProposerTraits:
+        traits = [source.traits for source in self._sources]
+        return ProposerTraits(
+            name="+".join(one.name for one in traits),
+            shape="tree",
+            batch=max(one.batch for one in traits),
+            reach=max(one.reach for one in traits),
+            learns=any(one.learns for one in traits),
+            costly=self._model is not None,
+        )
+
+    # -- what is known -------------------------------------------------------------------------------------------
+
+    def open(self, session: int, context: DraftContext) -> None:
+        opened: list[Proposer] = []
+        try:
+            for source in self._sources:
+                source.open(session, context)
+                opened.append(source)
+        except Exception:
+            for source in opened:
+                source.close(session)
+            raise
+        self._texts[session] = _Text(_Node(0))
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        text = self._texts[session]
+        node: _Node | None = text.root
+        own_trunk: list[int] = []
+        for token in tokens:
+            self._learn(node, token)
+            node = node.children.get(token)
+            if node is None:
+                break
+            own_trunk.append(node.id)
+        if node is None:
+            node = _Node(text.made)
+            text.made += 1
+        text.root = node
+        text.size = sum(1 for _ in _nodes(node))
+        for number, source in enumerate(self._sources):
+            source.committed(session, tokens, own_trunk if number == self._model else trunk)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        for source in self._sources:
+            if source.traits.learns:
+                source.observed(session, observations)
+
+    def close(self, session: int) -> None:
+        self._texts.pop(session, None)
+        for source in self._sources:
+            source.close(session)
+
+    def _learn(self, node: _Node, token: int) -> None:
+        """`token` was right below `node`: every claim there has an outcome."""
+        said = node.claims.get(self._model) if self._model is not None else None
+        for number, claims in node.claims.items():
+            plain = []
+            for claimed, (rank, survival) in claims.items():
+                if said is None or number == self._model or claimed in said:
+                    plain.append((rank, survival, claimed == token))
+                else:
+                    self._vetoed[number].observe(rank, _VETOED * survival, claimed == token)
+            if plain:
+                self._reputations[number].learn(plain)
+        if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
+            self._filled += _FOLLOW * ((token in said) - self._filled)
+
+    # -- guessing ------------------------------------------------------------------------------------------------
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
+        nodes = [self._node(item) for item in wanted]
+        for number in self._cheap:
+            asked = [place for place, item in enumerate(wanted) if self._asks(item)]
+            if not asked or not self._due(number):
+                continue
+            answers = self._sources[number].propose([wanted[place] for place in asked])
+            for place, guesses in zip(asked, answers, strict=True):
+                self._hang(self._texts[wanted[place].session], nodes[place], number, guesses)
+        if self._model is not None:
+            self._ask_model(self._model, wanted, nodes)
+        return [grow(node, self._grown_children(node), _child, self._rows, depth=_DEPTH) for node in nodes]
+
+    def _node(self, item: Expansion) -> _Node:
+        text = self._texts[item.session]
+        node = text.root
+        for token in item.path_tokens:
+            node = node.children.get(token) or self._added(text, node, token)
+        return node
+
+    def _added(self, text: _Text, parent: _Node, token: int) -> _Node:
+        node = parent.children[token] = _Node(text.made)
+        text.made += 1
+        text.size += 1
+        return node
+
+    def _asks(self, item: Expansion) -> bool:
+        """Beside a model, cheap sources answer for what is likely; a forward pass serves all the rest."""
+        return self._model is None or item.path_survival >= _LEAST_ASKED
+
+    def _due(self, number: int) -> bool:
+        self._silent_for[number] += 1
+        if number in self._trusted or self._silent_for[number] >= _PROBE:
+            self._silent_for[number] = 0
+            return True
+        return False
+
+    def _hang(self, text: _Text, top: _Node, number: int, guesses: Sequence[Guess]) -> None:
+        """Notes a source's claims below `top`; at a node where it has claimed before, the new ones replace those."""
+        top.claims[number] = {}
+        fresh = {top.id}
+        placed: list[_Node | None] = []
+        for guess in guesses:
+            parent = top if guess.parent == TIP else placed[guess.parent]
+            if parent is None or text.size >= MOST_NODES:
+                placed.append(None)
+                continue
+            if parent.id not in fresh:
+                parent.claims[number] = {}
+                fresh.add(parent.id)
+            claims = parent.claims[number]
+            claims.setdefault(guess.token, (len(claims), guess.survival))
+            placed.append(parent.children.get(guess.token) or self._added(text, parent, guess.token))
+
+    def _children(self, node: _Node) -> Children:
+        """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
+        said = node.claims.get(self._model) if self._model is not None else None
+        chances: dict[int, float] = {}
+        for number, claims in node.claims.items():
+            if number not in self._trusted:
+                continue
+            known, vetoed = self._reputations[number].calibration, self._vetoed[number]
+            for token, (rank, survival) in claims.items():
+                if said is None or number == self._model or token in said:
+                    chance = known.survival(rank, survival)
+                else:
+                    chance = vetoed.survival(rank, _VETOED * survival)
+                other = chances.get(token)
+                if other is not None:
+                    chance = 1.0 - (1.0 - _AGREEING * other) * (1.0 - _AGREEING * chance)
+                chances[token] = chance
+        total = sum(chances.values())
+        if total > _SUREST:
+            scale = _SUREST / total
+            return sorted([(token, chance * scale) for token, chance in chances.items()], key=likeliest_lowest)
+        return sorted(chances.items(), key=likeliest_lowest)
+
+    def _has_gap(self, node: _Node, children: Children) -> bool:
+        """Whether the model has yet to say something that is worth its time."""
+        if self._model is None or self._model in node.claims:
+            return False
+        return (1.0 - sum(survival for _, survival in children)) * self._filled >= self._least_gain
+
+    def _grown_children(self, top: _Node) -> Callable[[_Node], Children]:
+        def children(node: _Node) -> Children:
+            found = self._children(node)
+            return () if node is not top and self._has_gap(node, found) else found
+
+        return children
+
+    # -- the model -----------------------------------------------------------------------------------------------
+
+    def _ask_model(self, model: int, wanted: Sequence[Expansion], nodes: Sequence[_Node]) -> None:
+        """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step."""
+        gaps: list[_Gap] = []
+        heap: list[tuple[float, int, _Gap]] = []
+        for item, node in zip(wanted, nodes, strict=True):
+            gap = _Gap(item.session, node, item.path_tokens, self._ids(item), item.path_survival)
+            if self._has_gap(node, self._children(node)):
+                gaps.append(gap)
+            heappush(heap, (-gap.path, len(heap), gap))
+        if not gaps:
+            return
+        source = self._sources[model]
+        room, order = source.traits.batch - len(gaps), len(heap)
+        while heap and room > 0:
+            _, _, above = heappop(heap)
+            for token, survival in self._children(above.node):
+                path = above.path * survival
+                if path < _LEAST_STAGED:
+                    break
+                node = above.node.children[token]
+                below = _Gap(above.session, node, (*above.tokens, token), (*above.ids, node.id), path)
+                if room > 0 and self._has_gap(node, self._children(node)):
+                    gaps.append(below)
+                    room -= 1
+                order += 1
+                heappush(heap, (-path, order, below))
+        for gap, guesses in zip(gaps, source.propose([gap.expansion() for gap in gaps]), strict=True):
+            self._hang(self._texts[gap.session], gap.node, model, guesses)
+
+    def _ids(self, item: Expansion) -> tuple[int, ...]:
+        node = self._texts[item.session].root
+        ids = []
+        for token in item.path_tokens:
+            node = node.children[token]
+            ids.append(node.id)
+        return tuple(ids)
+
+
+def _child(node: _Node, token: int) -> _Node:
+    return node.children[token]
+
+
+def _nodes(top: _Node) -> Iterator[_Node]:
+    stack = [top]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(node.children.values())

@@ -1,0 +1,163 @@
+"""Guesses made inside the verifier: no message, no round trip.
+
+Where no drafter's guess has arrived, a pass computes one row for one token. Tables and suffix indexes guess for
+microseconds what the next rows could be: self-decode becomes self-speculation, however far away everybody is.
+
+Rule: right before a pass is planned, each session gets guesses below its tip as it is then; those for an earlier tip
+are withdrawn. They come in by the way of every drafter's guesses, as a stream of the session's own, so rows go to them
+by what they have been worth. They are made on the event loop: a proposer that takes more than a small part of a
+millisecond does not belong here.
+
+Invariant: whatever a proposer does, it cannot end a session: one that raises is not asked again for that session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+
+from nacre.drafting import DraftContext, Expansion, Proposer
+from nacre.drafting.proposer import TIP, Guess
+from nacre.runtime.hosted_session import HostedSession
+from nacre.session import Draft
+from nacre.session.messages import confidence_byte
+from nacre.session.observed import Observed, observations_of
+
+log = logging.getLogger("nacre.verifier")
+
+#: Best tokens of each row that a proposer which learns is told of.
+OBSERVED_BEST = 8
+#: Guesses that have never helped lately are made again after so many commits: their way back.
+_PROBE = 16
+
+
+@dataclass(slots=True, eq=False)
+class _Guided:
+    """A session here: its number towards the proposer, its stream, and what the proposer has been told."""
+
+    number: int
+    ordinal: int
+    told: int
+    seen: Observed | None = None
+    guessed_at: int = -1  # committed length that has guesses
+    rested: int = 0
+    failed: bool = False
+
+
+class LocalDrafting:
+    """Guesses for the sessions of a verifier. Driven by its host, on the event loop."""
+
+    #: What it is called where drafters are told apart by method.
+    METHOD = "local"
+
+    def __init__(self, proposer: Proposer) -> None:
+        self._proposer = proposer
+        self._guided: dict[str, _Guided] = {}
+        self._next = 1
+
+    def knows(self, session: HostedSession) -> bool:
+        return session.id in self._guided
+
+    def open(self, session: HostedSession, ordinal: int) -> None:
+        """Begins to guess for a session, on its stream `ordinal`."""
+        machine, engine = session.machine, session.engine
+        guided = self._guided[session.id] = _Guided(self._next, ordinal, len(machine.tokens))
+        self._next += 1
+        context = DraftContext(
+            tokens=tuple(machine.tokens),
+            prompt_length=machine.prompt_length,
+            params=engine.params,
+            key=engine.key,
+            tenant=tenant_number(engine.tenant),
+        )
+        with _its_own_fault(guided):
+            self._proposer.open(guided.number, context)
+        if self._proposer.traits.learns:
+            session.observers[ordinal] = OBSERVED_BEST
+
+    def guess(self, session: HostedSession, rows: int) -> None:
+        """Sees to it that at most `rows` guesses of its own hang below the session's tip as it is now."""
+        guided = self._guided[session.id]
+        machine = session.machine
+        if guided.failed or guided.guessed_at == len(machine.tokens):
+            return
+        guided.guessed_at = len(machine.tokens)
+        with _its_own_fault(guided):
+            self._tell(session, guided)
+            if self._rests(session, guided):
+                return
+            guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
+            possible = _within(guesses[:rows], machine.vocab_size)
+            if possible:
+                machine.draft(guided.ordinal, _draft(possible, len(machine.tokens)))
+
+    def close(self, session: HostedSession) -> int | None:
+        """The session is over; returns its stream's ordinal here, None where nothing was guessed for it."""
+        guided = self._guided.pop(session.id, None)
+        if guided is None:
+            return None
+        with _its_own_fault(guided):
+            if not guided.failed:
+                self._tell(session, guided)
+            self._proposer.close(guided.number)
+        return guided.ordinal
+
+    def _rests(self, session: HostedSession, guided: _Guided) -> bool:
+        """What has not helped lately is asked now and then only."""
+        reputation = session.machine.streams[guided.ordinal].reputation
+        if reputation is None or not reputation.hopeless:
+            return False
+        guided.rested = (guided.rested + 1) % _PROBE
+        return guided.rested != 0
+
+    def _tell(self, session: HostedSession, guided: _Guided) -> None:
+        tokens = session.machine.tokens
+        if guided.told < len(tokens):
+            self._proposer.committed(guided.number, tokens[guided.told :], ())
+            guided.told = len(tokens)
+        if session.observed is not None and session.observed is not guided.seen:
+            guided.seen = session.observed
+            self._proposer.observed(guided.number, observations_of(tokens, session.observed))
+
+
+@contextlib.contextmanager
+def _its_own_fault(guided: _Guided) -> Iterator[None]:
+    """What a proposer raises ends its guesses for that session, and nothing else."""
+    try:
+        yield
+    except Exception:
+        if not guided.failed:
+            log.exception("local guesses for a session end")
+        guided.failed = True
+
+
+def tenant_number(tenant: str) -> int:
+    """A number that is a tenant's in this process and tells nothing else."""
+    return int.from_bytes(blake2b(tenant.encode(), digest_size=8).digest(), "little")
+
+
+def _within(guesses: Sequence[Guess], vocab_size: int) -> list[Guess]:
+    """The guesses that are tokens of the model, without those below others: what was learnt may have come from afar."""
+    if all(guess.token < vocab_size for guess in guesses):
+        return list(guesses)
+    kept: list[Guess] = []
+    places: dict[int, int] = {TIP: TIP}
+    for place, guess in enumerate(guesses):
+        if guess.token < vocab_size and guess.parent in places:
+            places[place] = len(kept)
+            kept.append(replace(guess, parent=places[guess.parent]))
+    return kept
+
+
+def _draft(guesses: Sequence[Guess], committed: int) -> Draft:
+    """A message of guesses below the tip that takes the place of all before it."""
+    return Draft(
+        first_node=1,
+        tokens=tuple(guess.token for guess in guesses),
+        anchor=committed,
+        parents=tuple(0 if guess.parent == TIP else place - guess.parent for place, guess in enumerate(guesses)),
+        confidence=bytes(confidence_byte(guess.survival) for guess in guesses),
+    )

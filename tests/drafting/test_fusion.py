@@ -1,0 +1,235 @@
+"""Fusion: one tree out of several sources, each believed as far as it has been right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from nacre.drafting import method_names, needs_model
+from nacre.drafting.fusion import FusionProposer
+from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.errors import InvalidArgument
+from nacre.sampling import SamplingParams
+
+Answer = Callable[[tuple[int, ...]], list[Guess]]
+
+
+class Scripted:
+    """Says what it is told to, by the path below the tip, and keeps what it hears."""
+
+    def __init__(self, answer: Answer, *, costly: bool = False, batch: int = 1) -> None:
+        self.answer = answer
+        self.traits = ProposerTraits("scripted", "tree", batch, 4, learns=True, costly=costly)
+        self.asked: list[Expansion] = []
+        self.trunks: list[tuple[int, ...]] = []
+        self.seen: list[Observation] = []
+        self.sessions: set[int] = set()
+
+    def open(self, session: int, context: DraftContext) -> None:
+        self.sessions.add(session)
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        self.trunks.append(tuple(trunk))
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        self.seen.extend(observations)
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        self.asked.extend(wanted)
+        return [self.answer(item.path_tokens) for item in wanted]
+
+    def close(self, session: int) -> None:
+        self.sessions.discard(session)
+
+
+CONTEXT = DraftContext((1, 2), 2, SamplingParams(), key=None)
+
+
+def chain(tokens: Sequence[int], survival: float = 0.6) -> list[Guess]:
+    return [Guess(token, survival, TIP if place == 0 else place - 1) for place, token in enumerate(tokens)]
+
+
+def saying(tokens: Sequence[int], survival: float = 0.6) -> Scripted:
+    return Scripted(lambda path: chain(tokens, survival))
+
+
+def model(answer: Answer, batch: int = 4) -> Scripted:
+    return Scripted(answer, costly=True, batch=batch)
+
+
+def guesses(proposer: FusionProposer, *path: int, survival: float = 1.0) -> list[Guess]:
+    (found,) = proposer.propose([Expansion(1, 77, path, tuple(range(70, 70 + len(path))), survival)])
+    return found
+
+
+def paths(found: Sequence[Guess]) -> dict[tuple[int, ...], float]:
+    """Path -> conditional survival."""
+    known: list[tuple[int, ...]] = []
+    for guess in found:
+        known.append((*(known[guess.parent] if guess.parent != TIP else ()), guess.token))
+    return {path: guess.survival for path, guess in zip(known, found, strict=True)}
+
+
+def opened(*sources: Scripted, rows: int = 32) -> FusionProposer:
+    proposer = FusionProposer(sources, rows=rows)
+    proposer.open(1, CONTEXT)
+    return proposer
+
+
+def test_branches_are_merged_by_their_longest_common_path() -> None:
+    found = paths(guesses(opened(saying([5, 6, 7]), saying([5, 6, 8]))))
+    assert set(found) == {(5,), (5, 6), (5, 6, 7), (5, 6, 8)}
+
+
+def test_what_two_sources_say_is_surer_than_what_one_says() -> None:
+    found = paths(guesses(opened(saying([5], 0.5), saying([5], 0.5), saying([6], 0.5))))
+    assert found[(5,)] > 0.5
+    assert found[(5,)] > found[(6,)]
+
+
+def test_siblings_are_never_surer_than_one_together() -> None:
+    found = guesses(opened(saying([5], 0.9), saying([6], 0.9), saying([7], 0.9)))
+    assert sum(guess.survival for guess in found) == pytest.approx(0.98)
+
+
+def test_a_source_that_errs_is_believed_less_and_one_that_is_right_more() -> None:
+    proposer = opened(saying([5], 0.5), saying([6], 0.5))
+    for _ in range(40):
+        guesses(proposer)
+        proposer.committed(1, [6], ())
+    found = paths(guesses(proposer))
+    assert found[(6,)] > 0.85
+    assert (5,) not in found  # it has not helped in forty positions
+
+
+def test_a_source_that_never_helps_is_asked_now_and_then_and_may_come_back() -> None:
+    poor = saying([5], 0.5)
+    proposer = opened(poor, saying([6], 0.5))
+    for _ in range(40):
+        guesses(proposer)
+        proposer.committed(1, [6], ())
+    asked = len(poor.asked)
+    for _ in range(64):
+        guesses(proposer)
+        proposer.committed(1, [6], ())
+    assert 2 <= len(poor.asked) - asked <= 5
+    for _ in range(200):
+        guesses(proposer)
+        proposer.committed(1, [5], ())
+    assert paths(guesses(proposer))[(5,)] > 0.8
+
+
+def test_the_model_is_asked_where_the_cheap_sources_leave_a_gap() -> None:
+    drafting = model(lambda path: [Guess(9, 0.7)])
+    proposer = opened(saying([5], 0.3), drafting)
+    found = paths(guesses(proposer))
+    assert {(5,), (9,)} <= set(found)
+    assert drafting.asked[0].path_tokens == ()
+
+
+def test_the_model_sleeps_where_the_cheap_sources_are_sure() -> None:
+    drafting = model(lambda path: [Guess(9, 0.7)])
+    sure = Scripted(lambda path: [] if path else chain([5, 6], 0.99))
+    proposer = opened(sure, drafting)
+    for _ in range(60):  # what is claimed must have come true
+        guesses(proposer)
+        proposer.committed(1, [5], ())
+    drafting.asked.clear()
+    found = paths(guesses(proposer))
+    assert not drafting.asked
+    # The chain ends in a gap: its end is a leaf, to be asked for again, and then the model continues it.
+    assert list(found) == [(5,), (5, 6)]
+    assert paths(guesses(proposer, 5, 6, survival=0.9)) == {(9,): pytest.approx(0.7)}
+    assert [item.path_tokens for item in drafting.asked] == [(5, 6)]
+
+
+def test_a_cheap_source_drafts_for_the_model() -> None:
+    """One step answers at the tip and along the likeliest line that the cheap source sees."""
+    drafting = model(lambda path: [Guess(100 + len(path), 0.7)])
+    proposer = opened(Scripted(lambda path: chain([5, 6, 7, 8, 9], 0.8) if not path else []), drafting)
+    found = paths(guesses(proposer))
+    assert [item.path_tokens for item in drafting.asked] == [(), (5,), (5, 6), (5, 6, 7)]
+    assert {(100,), (5, 101), (5, 6, 102), (5, 6, 7, 103), (5, 6, 7, 8)} <= set(found)
+    # What the model was not asked about stays a leaf.
+    assert (5, 6, 7, 8, 9) not in found
+
+
+def test_the_model_knows_nodes_by_names_of_their_own_that_commits_follow() -> None:
+    drafting = model(lambda path: [Guess(9, 0.7)])
+    proposer = opened(saying([5, 6], 0.6), drafting)
+    guesses(proposer)
+    by_path = {item.path_tokens: item for item in drafting.asked}
+    five, six = by_path[(5,)].node_id, by_path[(5, 6)].node_id
+    assert by_path[(5, 6)].path_ids == (five, six)
+    proposer.committed(1, [5, 6, 42], (70,))
+    assert drafting.trunks == [(five, six)]
+    proposer.committed(1, [43], ())
+    assert drafting.trunks[-1] == ()
+
+
+def test_a_veto_weighs_what_vetoes_have_been_worth() -> None:
+    retrieval, drafting = saying([5], 0.6), model(lambda path: [Guess(9, 0.5)])
+    proposer = opened(retrieval, drafting)
+    before = paths(guesses(proposer))
+    assert before[(5,)] < 0.3  # the model does not name it
+    for _ in range(40):
+        guesses(proposer)
+        proposer.committed(1, [5], ())
+    assert paths(guesses(proposer))[(5,)] > 0.6  # it was right all the same
+
+
+def test_far_down_only_the_model_answers() -> None:
+    cheap, drafting = saying([5], 0.3), model(lambda path: [Guess(9, 0.7)])
+    proposer = opened(cheap, drafting)
+    assert paths(guesses(proposer, 3, 4, survival=0.1)) == {(9,): 0.7}
+    assert not cheap.asked
+
+
+def test_sessions_open_together_or_not_at_all_and_close_everywhere() -> None:
+    class Refusing(Scripted):
+        def open(self, session: int, context: DraftContext) -> None:
+            raise InvalidArgument("not this one")
+
+    first = saying([5])
+    with pytest.raises(InvalidArgument):
+        FusionProposer([first, Refusing(lambda path: [])]).open(1, CONTEXT)
+    assert not first.sessions
+    proposer = opened(first, saying([6]))
+    proposer.close(1)
+    proposer.close(1)
+    assert not first.sessions
+
+
+def test_those_who_learn_are_told() -> None:
+    source = saying([5])
+    proposer = opened(source)
+    seen = Observation((1,), (5,), (-0.1,), walked=True)
+    proposer.observed(1, [seen])
+    assert source.seen == [seen]
+    assert proposer.traits.learns
+
+
+def test_rows_bound_the_tree_and_the_tree_of_claims_is_bounded_too() -> None:
+    assert len(guesses(opened(saying(range(40), 0.99), rows=7))) == 7
+    wide = opened(Scripted(lambda path: [Guess(token, 0.01) for token in range(5000)]))
+    assert len(guesses(wide)) <= 32
+
+
+def test_two_models_or_none_at_all_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="two models"):
+        FusionProposer([model(lambda path: []), model(lambda path: [])])
+    with pytest.raises(InvalidArgument, match="1 to 8"):
+        FusionProposer([])
+
+
+def test_names_with_plus_signs_are_checked() -> None:
+    assert method_names("model + suffix+stand") == ("model", "suffix", "stand")
+    assert needs_model("suffix+model")
+    assert not needs_model("suffix+stand")
+    with pytest.raises(InvalidArgument, match="names suffix twice"):
+        method_names("suffix+suffix")
+    with pytest.raises(InvalidArgument, match="unknown"):
+        method_names("suffix+nonesuch")
+    with pytest.raises(InvalidArgument, match="unknown"):
+        method_names("suffix+")
