@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from nacre.errors import NacreError
-from nacre.runtime.verify_pass import EngineSession
+from nacre.runtime.verify_pass import BestRows, EngineSession
 from nacre.scheduling import Arrivals
 from nacre.session import Commit, VerifierSession
 from nacre.session.observed import Observed
@@ -54,6 +54,9 @@ class HostedSession:
     #: Drafters that learn: ordinal -> how many best tokens they want to hear of at each row.
     observers: dict[int, int] = field(default_factory=dict)
     observed: Observed | None = None
+    #: Whether prompt rows are observed too, and what was: (the position after the last of the rows, their best tokens).
+    observe_prompt: bool = False
+    prompt_observed: list[tuple[int, BestRows]] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_rest: bool = False  # they have been told that no guesses are wanted

@@ -24,7 +24,7 @@ from nacre.drafting.proposer import TIP, Guess
 from nacre.runtime.hosted_session import HostedSession
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
-from nacre.session.observed import Observed, observations_of
+from nacre.session.observed import Observed, observations_of, prompt_observations
 
 log = logging.getLogger("nacre.verifier")
 
@@ -77,6 +77,7 @@ class LocalDrafting:
             self._proposer.open(guided.number, context)
         if self._proposer.traits.learns:
             session.observers[ordinal] = OBSERVED_BEST
+            session.observe_prompt = True  # no cold start: the prompt's rows are computed anyway
 
     def guess(self, session: HostedSession, rows: int) -> None:
         """Sees to it that at most `rows` guesses of its own hang below the session's tip as it is now."""
@@ -118,6 +119,9 @@ class LocalDrafting:
         if guided.told < len(tokens):
             self._proposer.committed(guided.number, tokens[guided.told :], ())
             guided.told = len(tokens)
+        for end, rows in session.prompt_observed:
+            self._proposer.observed(guided.number, prompt_observations(tokens, end, rows))
+        session.prompt_observed.clear()
         if session.observed is not None and session.observed is not guided.seen:
             guided.seen = session.observed
             self._proposer.observed(guided.number, observations_of(tokens, session.observed))

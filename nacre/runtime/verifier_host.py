@@ -286,6 +286,7 @@ class VerifierHost:
                 session.machine.plan(count),
                 (now - session.ready_since) * 1e3,
                 session.observe,
+                session.observe_prompt,
             )
             for session, count in zip(ready, rows, strict=True)
         ]
@@ -310,6 +311,8 @@ class VerifierHost:
                 self.fail(session, error)
                 continue
             session.totals.cached_tokens = max(session.totals.cached_tokens, outcome.cached_tokens)
+            if outcome.prompt_best:
+                session.prompt_observed.append((outcome.prompt_end, outcome.prompt_best))
             if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
                 machine.abandon(plan)
                 session.totals.prefill_ms += share_ms

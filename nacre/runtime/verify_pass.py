@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from nacre.session import Resolution, VerifierSession, VerifyPlan
 
 
+#: Per row (token, log-probability), best first.
+BestRows = tuple[tuple[tuple[int, float], ...], ...]
+
+#: Logits of prompt rows that are computed only to be observed take at most so many numbers a session and pass.
+_MOST_PROMPT_LOGITS = 1 << 22
+
+
 @dataclass(slots=True, eq=False)
 class EngineSession:
     """What the engine's side keeps for one session: its sequence, and how its tokens are chosen."""
@@ -53,7 +60,10 @@ class EngineSession:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassItem:
-    """A session's share of a pass. `session` is handed through untouched; `observe`: best tokens wanted of each row."""
+    """A session's share of a pass. `session` is handed through untouched.
+
+    `observe`: best tokens wanted of each row of the plan, and with `observe_prompt` of prompt rows as well.
+    """
 
     session: Any
     engine: EngineSession
@@ -61,6 +71,7 @@ class PassItem:
     plan: VerifyPlan
     queue_ms: float
     observe: int = 0
+    observe_prompt: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +79,8 @@ class Outcome:
     """`sampled` has one choice per plan row; None if only a chunk of the prompt was computed, or on an error.
 
     `deferred`: there was no room for this session beside the others; nothing was computed. `resolution` is filled in
-    by the host once the session has settled.
+    by the host once the session has settled. `best` are the best tokens of each row, best first, where they were asked
+    for, and `prompt_best` those of the prompt rows up to (not including) the token at `prompt_end`.
     """
 
     item: PassItem
@@ -78,7 +90,9 @@ class Outcome:
     cached_tokens: int = 0
     prompt_rows: int = 0
     resolution: Resolution | None = None
-    best: tuple[tuple[tuple[int, float], ...], ...] = ()
+    best: BestRows = ()
+    prompt_best: BestRows = ()
+    prompt_end: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +110,7 @@ class _Part:
     block: RowBlock
     cached: int
     filled: int  # rows of missing text at the front of the block
+    observed: int  # of these, how many at their end have logits
     sampled: bool
 
 
@@ -169,20 +184,24 @@ class VerifyPass:
             return outcomes
         result = self.engine.step([part.block for part in parts])
         contexts: list[RowContext] = []
+        chosen: list[int] = []  # rows of the logits at which a token is chosen
+        start = 0
         for part, ids in zip(parts, result.row_ids, strict=True):
             part.item.engine._row_ids = ids
             part.item.engine._filled = part.filled
             part.item.engine.begun = True
+            start += part.observed
             if part.sampled:
                 contexts.extend(_contexts(part.item))
-        choices, errors = self._choose(result.logits, contexts)
-        start = 0
+                chosen.extend(range(start, start + len(part.item.plan.tokens)))
+                start += len(part.item.plan.tokens)
+        logits = result.logits if len(chosen) == start else result.logits[chosen]
+        choices, errors = self._choose(logits, contexts)
+        row = start = 0
         for part in parts:
             count = len(part.item.plan.tokens) if part.sampled else 0
             sampled = tuple(choices[start : start + count]) if part.sampled else None
             harmed = _harmed_row(part.item.plan, sampled) if errors and sampled is not None else None
-            observe = part.item.observe if part.sampled else 0
-            best = self.engine.best_tokens(result.logits[start : start + count], observe) if observe else ()
             outcomes.append(
                 Outcome(
                     part.item,
@@ -190,11 +209,17 @@ class VerifyPass:
                     errors[start + harmed] if harmed is not None else None,
                     cached_tokens=part.cached,
                     prompt_rows=part.filled,
-                    best=tuple(best),
+                    prompt_best=self._best(result.logits[row : row + part.observed], part.item.observe),
+                    prompt_end=part.cached + part.filled,
+                    best=self._best(logits[start : start + count], part.item.observe),
                 )
             )
+            row += part.observed + count
             start += count
         return outcomes
+
+    def _best(self, logits: Any, count: int) -> BestRows:
+        return tuple(self.engine.best_tokens(logits, count)) if count and len(logits) else ()
 
     def _part(self, item: PassItem, room: int) -> _Part:
         """The rows this session needs now: missing text, then its plan if all that text fits."""
@@ -206,15 +231,12 @@ class VerifyPass:
         missing = tokens[cached : plan.committed - 1]
         if len(missing) > max(room, 1):
             chunk = tuple(missing[: max(room, 1)])
-            return _Part(
-                item,
-                RowBlock(session.sequence, chunk, logits_from=len(chunk), commit=True),
-                cached,
-                len(chunk),
-                False,
-            )
+            observed = self._observed_rows(item, len(chunk))
+            block = RowBlock(session.sequence, chunk, logits_from=len(chunk) - observed, commit=True)
+            return _Part(item, block, cached, len(chunk), observed, False)
         first = self.engine.next_row(session.sequence)
         filled = len(missing)
+        observed = self._observed_rows(item, filled)
         # Missing text is a chain from the cached tip; the plan's tip hangs below its end.
         parents = [*range(first - 1, first + filled - 1)] if filled else []
         if filled:
@@ -224,8 +246,14 @@ class VerifyPass:
                 parents.append(first + filled + parent)
             else:
                 parents.append(first + filled - 1 if filled else -1)
-        block = RowBlock(session.sequence, (*missing, *plan.tokens), tuple(parents), logits_from=filled)
-        return _Part(item, block, cached, filled, True)
+        block = RowBlock(session.sequence, (*missing, *plan.tokens), tuple(parents), logits_from=filled - observed)
+        return _Part(item, block, cached, filled, observed, True)
+
+    def _observed_rows(self, item: PassItem, filled: int) -> int:
+        """How many of the prompt rows at the end are told what follows them."""
+        if not item.observe or not item.observe_prompt:
+            return 0
+        return min(filled, _MOST_PROMPT_LOGITS // self.engine.info.vocab_size)
 
     def _choose(self, logits: Any, contexts: Sequence[RowContext]) -> tuple[list[Choice], dict[int, NacreError]]:
         """A choice per row; rows that have none get a token that no guess carries, and their error."""

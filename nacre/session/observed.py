@@ -35,6 +35,21 @@ class Observed:
     rows: tuple[ObservedRow, ...]
 
 
+def prompt_observations(
+    tokens: Sequence[int], end: int, rows: Sequence[Sequence[tuple[int, float]]]
+) -> list[Observation]:
+    """What the target thought after each of the tokens before position `end`, the last `len(rows)` of them."""
+    return [
+        Observation(
+            context=tuple(tokens[max(0, after - CONTEXT_TOKENS) : after]),
+            tokens=tuple(token for token, _ in best),
+            logprobs=tuple(logprob for _, logprob in best),
+            walked=True,
+        )
+        for after, best in enumerate(rows, start=end - len(rows) + 1)
+    ]
+
+
 def observations_of(tokens: Sequence[int], observed: Observed) -> list[Observation]:
     """In a proposer's words, given the committed `tokens` after the pass; rows that make no sense are left out."""
     if not 1 <= observed.position <= len(tokens):

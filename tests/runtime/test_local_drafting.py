@@ -1,0 +1,177 @@
+"""Guesses made in the verifier: fewer passes, the same text, and no harm from a source that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from nacre.client import AsyncClient
+from nacre.drafting.hopeless import SilentProposer
+from nacre.drafting.proposer import Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.engine import Engine, load_model
+from nacre.errors import InvalidArgument
+from nacre.models import held_out_prompts
+from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.local_drafting import LocalDrafting
+from nacre.runtime.proposers import build_local_proposer
+from nacre.runtime.verifier_host import HostLimits, VerifierHost
+from nacre.runtime.verify_pass import EngineSession, VerifyPass
+from nacre.sampling import History, SamplingParams
+from nacre.session import SpeculationMode, open_session
+from tests.services import services
+from tests.tiny_models import TinyPair
+
+PROMPT = [7, 8, 9, 10, 11, 12]
+GREEDY = SamplingParams(temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_pair: TinyPair) -> Engine:
+    return Engine(load_model(tiny_pair.target, dtype="float32", device="cpu", threads=1), kv_bytes=1 << 22)
+
+
+@contextlib.asynccontextmanager
+async def running(engine: Engine, proposer: Proposer | None) -> AsyncIterator[VerifierHost]:
+    local = LocalDrafting(proposer) if proposer is not None else None
+    host = VerifierHost(VerifyPass(engine, 64), HostLimits(chunk_rows=64), local=local)
+    task = asyncio.create_task(host.run())
+    try:
+        yield host
+        assert not task.done(), "the batch loop has ended"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def generated(
+    host: VerifierHost,
+    *,
+    prompt: Sequence[int] = PROMPT,
+    tokens: int = 40,
+    tenant: str = "a",
+    mode: SpeculationMode = SpeculationMode.LATENCY,
+    params: SamplingParams = GREEDY,
+) -> HostedSession:
+    machine = open_session(list(prompt), max_tokens=tokens, max_positions=1024, vocab_size=257, mode=mode)
+    session = host.open(machine, EngineSession(tenant, params, 5, -1, History(tuple(prompt))), seed=5)
+    async with asyncio.timeout(60):
+        await session.changed(10**9)
+    assert session.failure is None
+    return session
+
+
+def text(session: HostedSession) -> list[int]:
+    return session.machine.tokens[session.machine.prompt_length :]
+
+
+async def plain(engine: Engine, **options: object) -> HostedSession:
+    async with running(engine, None) as host:
+        return await generated(host, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["suffix", "recycling-growth", "stand", "suffix+recycling-growth+stand"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+async def test_the_text_is_the_same_and_known_text_takes_fewer_passes(
+    engine: Engine, method: str, temperature: float
+) -> None:
+    params = SamplingParams(temperature=temperature)
+    alone = await plain(engine, params=params)
+    async with running(engine, build_local_proposer(method)) as host:
+        first = await generated(host, params=params)
+        again = await generated(host, params=params)
+    assert text(first) == text(again) == text(alone)
+    assert again.totals.passes < alone.totals.passes
+    assert again.totals.accepted > 0
+    assert sum(1 for ordinal in again.machine.guessed_by if ordinal) == again.totals.accepted
+
+
+async def test_what_one_tenant_wrote_helps_no_other(engine: Engine) -> None:
+    async with running(engine, build_local_proposer("suffix")) as host:
+        first = await generated(host, tenant="a")
+        other = await generated(host, tenant="b")
+        again = await generated(host, tenant="a")
+    assert other.totals.passes == first.totals.passes
+    assert again.totals.passes < first.totals.passes
+
+
+async def test_sessions_without_speculation_get_no_guesses(engine: Engine) -> None:
+    async with running(engine, build_local_proposer("suffix")) as host:
+        await generated(host)
+        session = await generated(host, mode=SpeculationMode.OFF)
+    assert session.totals.verified == 0
+    assert not session.machine.streams
+
+
+class Heard(SilentProposer):
+    """Keeps what it is told."""
+
+    traits = ProposerTraits("heard", "chain", 1, 1, learns=True)
+
+    def __init__(self) -> None:
+        self.seen: list[Observation] = []
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        self.seen.extend(observations)
+
+
+async def test_prompts_and_passes_are_observed_whole(engine: Engine) -> None:
+    heard = Heard()
+    prompt = [(7 * i) % 251 for i in range(150)]  # three chunks
+    async with running(engine, heard) as host:
+        session = await generated(host, prompt=prompt, tokens=6)
+    whole = session.machine.tokens
+    expected = [tuple(whole[max(0, end - 4) : end]) for end in range(1, len(whole))]
+    assert [seen.context for seen in heard.seen] == expected
+    assert all(len(seen.tokens) == 8 and seen.walked for seen in heard.seen)
+    # Greedy: the best token after the last tokens is what was chosen.
+    assert [seen.tokens[0] for seen in heard.seen[-6:]] == text(session)
+
+
+class Failing(SilentProposer):
+    """Raises for every second session, in turns."""
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        if wanted[0].session % 2:
+            raise RuntimeError("a fault of its own")
+        return [[Guess(300, 1.0), Guess(1, 0.5, 0), Guess(2, 0.5)]]  # no token of the model's, and below it one
+
+
+async def test_a_source_that_fails_or_raves_harms_nobody(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    alone = await plain(engine)
+    async with running(engine, Failing()) as host:
+        sessions = await asyncio.gather(*(generated(host) for _ in range(4)))
+    assert all(text(session) == text(alone) for session in sessions)
+    assert len([record for record in caplog.records if "local guesses" in record.message]) == 2
+
+
+def test_methods_with_a_model_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="needs a model"):
+        build_local_proposer("suffix+model")
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+async def test_a_verifier_guesses_for_itself_beside_drafters_and_without() -> None:
+    async def once() -> tuple[list[int], int]:
+        async with AsyncClient(up.address) as client:
+            vocabulary = await client.vocabulary()
+            prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:64])
+            generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
+        assert generation.statistics is not None
+        return list(generation.tokens), generation.statistics.passes
+
+    async with services(drafters=0, gateway=False, verifiers=0) as up:
+        await up.start_verifier("--local", "suffix+recycling-growth")
+        await up.start_gateway()
+        first, before = await once()
+        again, after = await once()
+        assert again == first
+        assert after < before <= 48
+    async with services(drafters=0, gateway=False, verifiers=0) as up:
+        await up.start_verifier("--local", "suffix")
+        await up.start_drafter(method="suffix+recycling-growth")
+        await up.start_gateway()
+        assert (await once())[0] == first
