@@ -39,6 +39,8 @@ async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierH
     service = GrpcService(settings.host, settings.grpc_port, ["nacre.v1.Verifier"])
     local = LocalDrafting(build_local_proposer(settings.local)) if settings.local else None
     engine, served = await asyncio.to_thread(load, settings)
+    if local is not None and local.encodes:
+        engine.keep_hidden()
     metrics = VerifierMetrics(served.handshake.model_id)
     budget = RowBudget(pass_rows=settings.pass_rows, session_rows=settings.session_rows if engine.info.tree_mode else 1)
     limits = HostLimits(

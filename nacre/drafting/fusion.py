@@ -22,7 +22,17 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.drafting.proposer import (
+    TIP,
+    DraftContext,
+    Encoder,
+    Expansion,
+    Guess,
+    HiddenStates,
+    Observation,
+    Proposer,
+    ProposerTraits,
+)
 from nacre.errors import InvalidArgument
 from nacre.pacing import Calibration, Reputation
 
@@ -110,6 +120,7 @@ class FusionProposer:
             reach=max(one.reach for one in traits),
             learns=any(one.learns for one in traits),
             costly=self._model is not None,
+            encodes=any(one.encodes for one in traits),
         )
 
     # -- what is known -------------------------------------------------------------------------------------------
@@ -148,6 +159,11 @@ class FusionProposer:
         for source in self._sources:
             if source.traits.learns:
                 source.observed(session, observations)
+
+    def encoded(self, session: int, states: HiddenStates) -> None:
+        for source in self._sources:
+            if source.traits.encodes and isinstance(source, Encoder):
+                source.encoded(session, states)
 
     def close(self, session: int) -> None:
         self._texts.pop(session, None)

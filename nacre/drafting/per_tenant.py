@@ -14,7 +14,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.drafting.proposer import (
+    DraftContext,
+    Encoder,
+    Expansion,
+    Guess,
+    HiddenStates,
+    Observation,
+    Proposer,
+    ProposerTraits,
+)
 
 MOST_TENANTS = 16
 
@@ -57,6 +66,11 @@ class PerTenant:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._tenant_of[session].proposer.observed(session, observations)
+
+    def encoded(self, session: int, states: HiddenStates) -> None:
+        proposer = self._tenant_of[session].proposer
+        if isinstance(proposer, Encoder):
+            proposer.encoded(session, states)
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         tenants = [self._tenant_of[item.session] for item in wanted]

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from nacre.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 #: As `Guess.parent`: the guess hangs below the node that was to be extended.
 TIP = -1
@@ -26,7 +30,8 @@ class ProposerTraits:
     given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
     rule every proposer is exact. `learns`: it wants `observed` to be called. `costly`: an extension takes a forward
-    pass of a model, not microseconds.
+    pass of a model, not microseconds. `encodes`: it wants the target's hidden states, through `encoded`: only a
+    verifier has them.
     """
 
     name: str
@@ -36,6 +41,7 @@ class ProposerTraits:
     exact: bool = True
     learns: bool = False
     costly: bool = False
+    encodes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,14 @@ class Observation:
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     walked: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HiddenStates:
+    """What the target's head was given at the rows that chose the tokens from `position` on.  [tokens, hidden]"""
+
+    position: int
+    states: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +150,11 @@ class Proposer(Protocol):
 
     def close(self, session: int) -> None:
         """The session is over; everything kept for it is freed. Unknown sessions are ignored."""
+
+
+@runtime_checkable
+class Encoder(Proposer, Protocol):
+    """A proposer that wants the target's hidden states, if its traits say `encodes`."""
+
+    def encoded(self, session: int, states: HiddenStates) -> None:
+        """The states behind the last commit, which it has been told of before."""

@@ -93,6 +93,7 @@ class Engine:
             loaded, kv_bytes, linear, exact
         )
         self._forward = built.forward
+        self._keeping: PackedForward | None = None
         mode = numerics.settle(built.forward, loaded, linears=built.linears, exact=exact, provable=built.provable)
         self._pool = KvPool(self._forward.slots, self._forward.slot_bytes, max_sequences)
         safe = conformance.safe_positions(loaded.model.config)
@@ -176,7 +177,16 @@ class Engine:
             self._pool.abandon(placed)
             raise
         self._pool.complete(placed)
-        return StepResult(logits, tuple(placement.row_ids for placement in placed))
+        hidden = self._keeping.hidden if self._keeping is not None else None
+        return StepResult(logits, tuple(placement.row_ids for placement in placed), hidden)
+
+    def keep_hidden(self) -> None:
+        """From now on passes tell the last hidden states, too. Raises Unimplemented where the way to pass has none."""
+        if self._keeping is None:
+            if not isinstance(self._forward, PackedForward):
+                raise Unimplemented(f"{self.info.model_id!r} does not run packed: its hidden states cannot be had")
+            self._forward.keep_hidden()
+            self._keeping = self._forward
 
     def draft_scores(self, logits: F32Array, rows: Sequence[RowContext], top_m: int) -> tuple[I64Array, F32Array]:
         """What a drafter makes of its logits: `nacre.sampling.draft_scores`, by the fastest way there is."""

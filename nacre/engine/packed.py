@@ -173,6 +173,7 @@ class PackedForward:
         self.layers = survey(model)
         self.slot_bytes = sum(shape.slot_bytes for layer, shape in enumerate(self.layers) if shape.store == layer)
         self.slots = min(kv_bytes // self.slot_bytes, max_slots)
+        self.hidden: torch.Tensor | None = None
         self._stores = [shape.store for shape in self.layers]
         # One slot more than the pool hands out: padding rows write there.
         self._pools = {
@@ -183,6 +184,20 @@ class PackedForward:
             for layer, shape in enumerate(self.layers)
             if shape.store == layer
         }
+
+    def keep_hidden(self) -> None:
+        """From now on `hidden` has what the head was given in the last pass, float32 [rows with logits, hidden].
+
+        Raises Unimplemented for a model without one.
+        """
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise Unimplemented(f"{type(self.model).__name__} has no head whose input could be kept")
+
+        def keep(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+            self.hidden = given[0][0].float()
+
+        head.register_forward_pre_hook(keep)
 
     @property
     def kv_dtype(self) -> torch.dtype:
@@ -214,6 +229,8 @@ class PackedForward:
             )
             if output.logits.shape[1] != len(layout.keep):
                 raise Unimplemented(f"{type(self.model).__name__} cannot leave out the logits of rows")
+            if self.hidden is not None:
+                self.hidden = self.hidden[:wanted]
             return output.logits[0, :wanted].float()
 
 

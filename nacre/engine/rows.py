@@ -41,6 +41,7 @@ class StepResult:
 
     logits: torch.Tensor  # float32 [rows with logits, vocab]
     row_ids: tuple[range, ...]
+    hidden: torch.Tensor | None = None  # float32 [rows with logits, hidden], after `Engine.keep_hidden`
 
 
 @dataclass(frozen=True, slots=True)

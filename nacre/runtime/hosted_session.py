@@ -10,6 +10,7 @@ import asyncio
 import dataclasses
 from dataclasses import dataclass, field
 
+from nacre.drafting import HiddenStates
 from nacre.errors import NacreError
 from nacre.runtime.verify_pass import BestRows, EngineSession
 from nacre.scheduling import Arrivals
@@ -54,6 +55,7 @@ class HostedSession:
     #: Drafters that learn: ordinal -> how many best tokens they want to hear of at each row.
     observers: dict[int, int] = field(default_factory=dict)
     observed: Observed | None = None
+    states: HiddenStates | None = None
     #: Whether prompt rows are observed too, and what was: (the position after the last of the rows, their best tokens).
     observe_prompt: bool = False
     prompt_observed: list[tuple[int, BestRows]] = field(default_factory=list)

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
-from nacre.drafting import DraftContext, Expansion, Proposer
-from nacre.drafting.proposer import TIP, Guess
+from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer
+from nacre.drafting.proposer import TIP, Encoder, Guess
 from nacre.runtime.hosted_session import HostedSession
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
@@ -42,6 +42,7 @@ class _Guided:
     ordinal: int
     told: int
     seen: Observed | None = None
+    states: HiddenStates | None = None
     guessed_at: int = -1  # committed length that has guesses
     rested: int = 0
     failed: bool = False
@@ -55,6 +56,8 @@ class LocalDrafting:
 
     def __init__(self, proposer: Proposer) -> None:
         self._proposer = proposer
+        #: Whether it wants hidden states: the engine must then keep them.
+        self.encodes = proposer.traits.encodes
         self._guided: dict[str, _Guided] = {}
         self._next = 1
 
@@ -125,6 +128,9 @@ class LocalDrafting:
         if session.observed is not None and session.observed is not guided.seen:
             guided.seen = session.observed
             self._proposer.observed(guided.number, observations_of(tokens, session.observed))
+        if session.states is not None and session.states is not guided.states and isinstance(self._proposer, Encoder):
+            guided.states = session.states
+            self._proposer.encoded(guided.number, session.states)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,12 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
             handshake = built.handshake
         else:
             sources.append(_without_model(name))
+            if sources[-1].traits.encodes:
+                raise InvalidArgument(
+                    f"method {name} needs the target's hidden states, which only a verifier has: "
+                    f"start one with --local {name}",
+                    param="method",
+                )
     return BuiltProposer(_fused(sources), handshake)
 
 

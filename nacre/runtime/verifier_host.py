@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from nacre.drafting import HiddenStates
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
 from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
@@ -338,6 +339,8 @@ class VerifierHost:
             totals.verify_ms += share_ms
             session.last = resolution.commit
             session.observed = _observed(plan, outcome.best) if outcome.best else None
+            if outcome.hidden is not None and self._local is not None:
+                session.states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
             session.arrivals.committed(
                 now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
             )

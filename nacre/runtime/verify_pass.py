@@ -93,6 +93,7 @@ class Outcome:
     best: BestRows = ()
     prompt_best: BestRows = ()
     prompt_end: int = 0
+    hidden: Any = None  # float32 [plan rows, hidden], where the engine keeps them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,6 +197,9 @@ class VerifyPass:
                 chosen.extend(range(start, start + len(part.item.plan.tokens)))
                 start += len(part.item.plan.tokens)
         logits = result.logits if len(chosen) == start else result.logits[chosen]
+        hidden = result.hidden
+        if hidden is not None and len(chosen) != len(hidden):
+            hidden = hidden[chosen]
         choices, errors = self._choose(logits, contexts)
         row = start = 0
         for part in parts:
@@ -212,6 +216,7 @@ class VerifyPass:
                     prompt_best=self._best(result.logits[row : row + part.observed], part.item.observe),
                     prompt_end=part.cached + part.filled,
                     best=self._best(logits[start : start + count], part.item.observe),
+                    hidden=hidden[start : start + count] if hidden is not None and part.sampled else None,
                 )
             )
             row += part.observed + count

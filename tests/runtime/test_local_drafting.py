@@ -16,7 +16,8 @@ from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_drafting import LocalDrafting
-from nacre.runtime.proposers import build_local_proposer
+from nacre.runtime.proposers import build_local_proposer, build_proposer
+from nacre.runtime.settings import DrafterSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import History, SamplingParams
@@ -130,6 +131,18 @@ async def test_prompts_and_passes_are_observed_whole(engine: Engine) -> None:
     assert [seen.tokens[0] for seen in heard.seen[-6:]] == text(session)
 
 
+@pytest.mark.parametrize("method", ["dense", "nest", "suffix+dense"])
+async def test_sources_that_want_hidden_states_get_them(tiny_pair: TinyPair, method: str) -> None:
+    engine = Engine(load_model(tiny_pair.target, dtype="float32", device="cpu", threads=1), kv_bytes=1 << 22)
+    alone = await plain(engine, tokens=100)
+    engine.keep_hidden()
+    async with running(engine, build_local_proposer(method)) as host:
+        first = await generated(host, tokens=100)
+        again = await generated(host, tokens=100)
+    assert text(first) == text(again) == text(alone)
+    assert again.totals.passes < alone.totals.passes
+
+
 class Failing(SilentProposer):
     """Raises for every second session, in turns."""
 
@@ -147,7 +160,9 @@ async def test_a_source_that_fails_or_raves_harms_nobody(engine: Engine, caplog:
     assert len([record for record in caplog.records if "local guesses" in record.message]) == 2
 
 
-def test_methods_with_a_model_are_refused() -> None:
+def test_methods_that_belong_elsewhere_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="only a verifier has"):
+        build_proposer(DrafterSettings(method="dense"))
     with pytest.raises(InvalidArgument, match="needs a model"):
         build_local_proposer("suffix+model")
 
