@@ -13,8 +13,8 @@ from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observa
 from nacre.sampling import SamplingParams
 from nacre.sim.dice import Dice
 
-#: Needs a model or a file, or guesses nonsense on purpose.
-OTHERS = {"model", "random", "rest", "silent"}
+#: Needs a model, its states or a file, or guesses nonsense on purpose.
+OTHERS = {"dense", "model", "nest", "random", "rest", "silent"}
 NAMES = sorted(set(METHODS) - OTHERS)
 CASES = [(name, key) for name in NAMES for key in (None, 99)]
 
