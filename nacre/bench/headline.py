@@ -13,6 +13,7 @@ from typing import Any
 
 from nacre.bench.baselines import folder, read_toml
 from nacre.bench.load import load_ratio
+from nacre.bench.predicted_loads import farthest, many_sessions, useless_drafters
 from nacre.bench.prediction import predictor
 from nacre.bench.results import Results
 from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
@@ -141,7 +142,14 @@ def _simulator(row: Row, results: Results) -> Found:
     )
     if found is None:
         return Found(None, why=NOT_MEASURED)
-    value = found.efficiency(row.at) if row.figure == "efficiency" else found.farthest()
+    if row.figure == "efficiency":
+        value = found.efficiency(row.at)
+    elif row.figure == "useless":
+        value = farthest(useless_drafters(results.samples.values(), row.of))
+    elif row.figure == "sessions":
+        value = farthest(many_sessions(results.with_prefix(f"load/{row.of}/"), found, results.kept))
+    else:
+        value = found.farthest()
     return Found(value, why="" if value is not None else NOT_MEASURED, beside="nacre simulate")
 
 

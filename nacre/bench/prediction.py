@@ -108,8 +108,13 @@ def predictor(
     plain = [s for s in here if s.baseline == "ar" and len(s.pass_ms) > 1]
     if acceptance is None or not plain:
         return None
+    return Predictor(here, between_passes_ms(plain), acceptance, tuple((rows, ms) for rows, ms in known))
+
+
+def between_passes_ms(plain: Iterable[Sample]) -> float:
+    """What decoding alone takes beside its passes, each time: sampling, messages, the way through two event loops."""
     between = [(1e3 * s.decode_s - sum(s.pass_ms[1:])) / (len(s.pass_ms) - 1) for s in plain]
-    return Predictor(here, max(0.0, median(between)), acceptance, tuple((rows, ms) for rows, ms in known))
+    return max(0.0, median(between))
 
 
 def pass_times(samples: Iterable[Sample]) -> list[tuple[int, float]]:

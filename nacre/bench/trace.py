@@ -6,7 +6,7 @@ was measured differ in nothing but time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nacre.bench.samples import Sample
@@ -18,7 +18,11 @@ TEMPERATURE = 1.0
 
 def kept_as(sample: Sample) -> str:
     """The name in the results."""
-    return f"trace/{sample.scenario}/{sample.seed}/{sample.prompt}"
+    return _name(sample.scenario, sample.seed, sample.prompt)
+
+
+def _name(scenario: str, seed: int, prompt: int) -> str:
+    return f"trace/{scenario}/{seed}/{prompt}"
 
 
 def pass_times_kept_as(scenario: str) -> str:
@@ -28,7 +32,21 @@ def pass_times_kept_as(scenario: str) -> str:
 
 def run_trace(kept: Mapping[str, Any], scenario: str) -> RecordedAcceptance | None:
     """The texts in the order of their names; None if the run has recorded none."""
-    texts = [places for name, places in sorted(kept.items()) if name.startswith(f"trace/{scenario}/")]
+    return _recorded([places for name, places in sorted(kept.items()) if name.startswith(f"trace/{scenario}/")])
+
+
+def load_trace(kept: Mapping[str, Any], scenario: str, repeat: int, sessions: int) -> RecordedAcceptance | None:
+    """What is guessed along the texts of a load: those of the scenario's prompts, whose seeds are the same.
+
+    A load of more sessions than the scenario has prompts begins with the first ones again.
+    """
+    texts = []
+    while _name(scenario, repeat, len(texts)) in kept and len(texts) < sessions:
+        texts.append(kept[_name(scenario, repeat, len(texts))])
+    return _recorded(texts)
+
+
+def _recorded(texts: Sequence[Any]) -> RecordedAcceptance | None:
     if not texts:
         return None
     return RecordedAcceptance(
