@@ -280,7 +280,12 @@ class RoutedSession:
         """Whether the session was found where it lived."""
         if not lost.opened.owner_ticket or lost.upstream.state not in (State.UP, State.SUSPECT, State.DRAINING):
             return False
-        join = pb.Join(handshake=self._request.handshake, ticket=lost.opened.owner_ticket, position=self.position)
+        join = pb.Join(
+            handshake=self._request.handshake,
+            ticket=lost.opened.owner_ticket,
+            position=self.position,
+            observe=self._request.observe,
+        )
         try:
             leg = await self._begun(lost.upstream, pb.SessionRequest(join=join), self._settings.rejoin_timeout_s)
         except NacreError as error:

@@ -168,6 +168,9 @@ class Records:
             case DraftRefused():
                 record.refusal = event.error
             case _:
+                # What was observed is a lesson, not a part of the text: only the latest is kept.
+                if record.events and isinstance(record.events[-1], pb.Commit):
+                    record.events[-1].ClearField("observed")
                 record.events.append(event)
         record.announce()
 

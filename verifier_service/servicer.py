@@ -24,7 +24,7 @@ from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verifier_host import VerifierHost
 from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
-from nacre.session import SessionLimits, open_session
+from nacre.session import SessionLimits, SpeculationMode, open_session
 from nacre.session.observed import MOST_BEST
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
@@ -98,7 +98,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             match first.WhichOneof("body"):
                 case "open":
                     session = self._open(first.open, context)
-                    await self._serve_owner(session, len(session.machine.tokens), requests, context)
+                    await self._serve_owner(session, len(session.machine.tokens), first.open.observe, requests, context)
                 case "join":
                     await self._join(first.join, requests, context)
                 case other:
@@ -127,6 +127,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         top_logprobs = request.top_logprobs if request.HasField("top_logprobs") else -1
         if top_logprobs > 20:
             raise InvalidArgument(f"top_logprobs is {top_logprobs}; at most 20 are reported", param="top_logprobs")
+        _check_observe(request.observe)
         seed = request.seed if request.HasField("seed") else self._draw_seed()
         stop_ids = set(request.stop_ids) | (set() if request.ignore_eos else set(info.eos_ids))
         machine = open_session(
@@ -159,9 +160,13 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         )
         return session
 
-    async def _serve_owner(self, session: HostedSession, cursor: int, requests: Requests, context: Context) -> None:
+    async def _serve_owner(
+        self, session: HostedSession, cursor: int, observe: int, requests: Requests, context: Context
+    ) -> None:
         own_guesses = _Drafting(self._host, session, "own")
         try:
+            if observe and session.machine.mode is not SpeculationMode.OFF and not session.ended:
+                session.observers[own_guesses.join()] = observe
             session.machine.replay(cursor)  # refuses a position that cannot be replayed, before anything is sent
             await self._serve(
                 session,
@@ -191,14 +196,13 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
 
     async def _join(self, request: pb.Join, requests: Requests, context: Context) -> None:
         messages.check_handshake(request.handshake, self._served.handshake)
+        _check_observe(request.observe)
         session, as_owner = self._host.by_ticket(request.ticket)
         if as_owner:
             self._host.owner_joined(session)
-            await self._serve_owner(session, request.position, requests, context)
+            await self._serve_owner(session, request.position, request.observe, requests, context)
             return
         method = _method(request.method)
-        if request.observe > MOST_BEST:
-            raise InvalidArgument(f"observe is {request.observe}; at most {MOST_BEST} are told", param="observe")
         guesses = _Drafting(self._host, session, method)
         ordinal = guesses.join()
         if request.observe:
@@ -327,6 +331,11 @@ def _tenant(context: Context) -> str:
     if len(tenant) > 64:
         raise InvalidArgument(f"metadata {TENANT_METADATA} is longer than 64 characters")
     return tenant
+
+
+def _check_observe(count: int) -> None:
+    if count > MOST_BEST:
+        raise InvalidArgument(f"observe is {count}; at most {MOST_BEST} are told", param="observe")
 
 
 def _method(named: str) -> str:

@@ -17,7 +17,7 @@ import grpc
 
 from nacre.drafting import DraftContext
 from nacre.errors import Internal, InvalidArgument, NacreError, Unavailable
-from nacre.runtime.drafter_stream import Outgoing
+from nacre.runtime.drafter_stream import OBSERVED_BEST, Outgoing
 from nacre.sampling import Choice, SamplingParams
 from nacre.session import Commit, FinishReason, Reanchor, SpeculationMode
 from nacre.text import OutputText, Vocabulary
@@ -235,6 +235,8 @@ class Generation:
             message.drafters = request.drafters
         if request.top_logprobs >= 0:
             message.top_logprobs = request.top_logprobs
+        if self._worker is not None and self._worker.learns:
+            message.observe = OBSERVED_BEST
         return message
 
     def _opened(self, opened: pb.Opened, drafting: _DeviceDrafting) -> None:

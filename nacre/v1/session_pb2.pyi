@@ -76,7 +76,7 @@ class Handshake(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., noise_version: _Optional[int] = ..., model_id: _Optional[str] = ..., model_revision: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("handshake", "prompt", "resume", "sampling", "seed", "completion_index", "max_tokens", "stop_ids", "ignore_eos", "speculation", "top_logprobs", "drafters", "label")
+    __slots__ = ("handshake", "prompt", "resume", "sampling", "seed", "completion_index", "max_tokens", "stop_ids", "ignore_eos", "speculation", "top_logprobs", "drafters", "label", "observe")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +90,7 @@ class Open(_message.Message):
     TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     DRAFTERS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    OBSERVE_FIELD_NUMBER: _ClassVar[int]
     handshake: Handshake
     prompt: _containers.RepeatedScalarFieldContainer[int]
     resume: _containers.RepeatedScalarFieldContainer[int]
@@ -103,7 +104,8 @@ class Open(_message.Message):
     top_logprobs: int
     drafters: int
     label: str
-    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., prompt: _Optional[_Iterable[int]] = ..., resume: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., completion_index: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., speculation: _Optional[_Union[SpeculationMode, str]] = ..., top_logprobs: _Optional[int] = ..., drafters: _Optional[int] = ..., label: _Optional[str] = ...) -> None: ...
+    observe: int
+    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., prompt: _Optional[_Iterable[int]] = ..., resume: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., completion_index: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., speculation: _Optional[_Union[SpeculationMode, str]] = ..., top_logprobs: _Optional[int] = ..., drafters: _Optional[int] = ..., label: _Optional[str] = ..., observe: _Optional[int] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ("handshake", "ticket", "position", "method", "observe")

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from nacre.client import AsyncClient
+from nacre.drafting import proposer_class
 from nacre.models import held_out_prompts
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
@@ -38,6 +39,21 @@ async def test_the_second_time_a_method_that_learns_knows_the_text(method: str) 
         assert again == first
         assert right > 0
         assert after < before
+
+
+async def test_a_device_that_drafts_for_itself_learns_too() -> None:
+    """Through a gateway, which keeps no lesson longer than it takes to pass it on."""
+    async with services(drafters=0) as running:
+        async with AsyncClient(running.address, proposer=proposer_class("recycling-growth")()) as client:
+            vocabulary = await client.vocabulary()
+            prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:48])
+            told = []
+            for _ in range(2):
+                generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
+                assert generation.statistics is not None
+                told.append((list(generation.tokens), generation.statistics.passes))
+    assert told[0][0] == told[1][0]
+    assert told[1][1] < told[0][1] < 48
 
 
 async def test_only_who_asks_is_told_and_nobody_is_told_too_much() -> None:
