@@ -43,15 +43,15 @@ async def test_the_second_time_a_method_that_learns_knows_the_text(method: str) 
 
 async def test_a_device_that_drafts_for_itself_learns_too() -> None:
     """Through a gateway, which keeps no lesson longer than it takes to pass it on."""
-    async with services(drafters=0) as running:
-        async with AsyncClient(running.address, proposer=proposer_class("recycling-growth")()) as client:
-            vocabulary = await client.vocabulary()
-            prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:48])
-            told = []
-            for _ in range(2):
-                generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
-                assert generation.statistics is not None
-                told.append((list(generation.tokens), generation.statistics.passes))
+    proposer = proposer_class("recycling-growth")()
+    async with services(drafters=0) as running, AsyncClient(running.address, proposer=proposer) as client:
+        vocabulary = await client.vocabulary()
+        prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:48])
+        told = []
+        for _ in range(2):
+            generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
+            assert generation.statistics is not None
+            told.append((list(generation.tokens), generation.statistics.passes))
     assert told[0][0] == told[1][0]
     assert told[1][1] < told[0][1] < 48
 
