@@ -71,7 +71,10 @@ class RowTable:
         unseen: int | None = None,
     ) -> None:
         rows = tokens.size // WIDTH
-        checks = [("tokens", tokens, np.uint32, rows * WIDTH), ("weights", weights, np.uint16, rows * WIDTH)]
+        checks: list[tuple[str, npt.NDArray[Any], Any, int]] = [
+            ("tokens", tokens, np.uint32, rows * WIDTH),
+            ("weights", weights, np.uint16, rows * WIDTH),
+        ]
         if keys is not None:
             checks.append(("keys", keys, np.uint64, rows))
         for name, values, kind, size in checks:

@@ -140,7 +140,8 @@ def proposal_us(filled: Filled, text: MadeUpText, proposals: int) -> dict[str, f
     opened = tuple(filled.opened)
     proposer.open(1, DraftContext(opened, len(opened), SamplingParams(temperature=0.8), filled.key))
     starts = np.random.default_rng(2).integers(0, len(text.tokens) - STRETCH, proposals + proposals // 10).tolist()
-    taken_us, guesses = [], []
+    taken_us: list[float] = []
+    guesses: list[int] = []
     for turn, start in enumerate(starts):
         path = tuple(text.tokens[start : start + STRETCH])
         wanted = [Expansion(1, STRETCH, path, tuple(range(STRETCH)))]
@@ -156,7 +157,7 @@ def update_us(text: MadeUpText, updates: int) -> dict[str, float]:
     """Microseconds for one more token in a suffix index that holds the text."""
     index = SuffixIndex(text.ngrams + updates)
     index.extend(text.tokens)
-    taken_us = []
+    taken_us: list[float] = []
     for token in text.tokens[:updates]:
         began_ns = time.perf_counter_ns()
         index.append(token)
