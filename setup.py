@@ -9,18 +9,16 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 FOLDER = Path("kernels/nacre_kernels")
-SOURCES = ("dispatch", "pool", "linear", "attention", "rowwise", "decoder", "race")
+SOURCES = ("dispatch", "pool", "linear", "attention", "rowwise", "decoder", "race", "growth")
 SOURCES += ("isa_portable", "isa_avx2", "isa_avx512")
-HEADERS = ("kernels", "tiles", "decoder", "decoder_tiles", "isa_x86")
+HEADERS = ("kernels", "tiles", "decoder", "decoder_tiles", "isa_x86", "fixed_order")
 
 setup(
     ext_modules=[
         Extension(
             "nacre_kernels._cpu",  # plain C, loaded with ctypes
             sources=[str(FOLDER / f"{name}.c") for name in SOURCES],
-            depends=[
-                str(FOLDER / name) for name in ("kernels.h", "tiles.h", "decoder.h", "decoder_tiles.h", "isa_x86.h")
-            ],
+            depends=[str(FOLDER / f"{name}.h") for name in HEADERS],
             # No contraction to fused multiply-add and no fast-math: fusing is explicit, so all rows round the same way
             # everywhere. Instruction sets are chosen per function and at run time, never by -march.
             extra_compile_args=[

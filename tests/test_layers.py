@@ -58,7 +58,7 @@ TORCH = (
 KERNELS = (
     "nacre/engine/",
     "nacre/sampling/",
-    "nacre/drafting/pair_noise.py",
+    "nacre/drafting/row_trees.py",
     "nacre/acceptance/torch_",
     "nacre/cli/doctor.py",
     "kernels/nacre_kernels/",

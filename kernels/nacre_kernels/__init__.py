@@ -7,6 +7,7 @@ Losslessness is tested with `==`, so every kernel here fixes its order of floati
 - `paged_tree_attention`: a row's result is a function of the ordered list of keys it sees, and of nothing else: not
   of its neighbours, of the slots' numbers, or of whether a key is committed prefix or a tree ancestor.
 - `rms_norm`, `gated_activation`: the same instructions for every row and element, wherever in the tensor it lies.
+- `race.race_top`, `growth.RowTable`: what drafters guess; nacre has the same in numpy and Python, to the bit.
 
 The C library is built by setup.py with nothing but a C compiler (`make setup`) and loaded with ctypes. `reference`
 holds the torch twin of each op; it serves where the library is missing and on other devices. Inference only.

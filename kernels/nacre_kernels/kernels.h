@@ -21,7 +21,7 @@
 #error "packed bf16 pairs assume a little-endian CPU; without the kernels the torch reference is used"
 #endif
 
-#define NK_ABI_VERSION 4 /* PUBLIC: raise it with every change of a signature, here and in library.py */
+#define NK_ABI_VERSION 5 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
 enum { NK_F32 = 0, NK_BF16 = 1 };       /* PUBLIC: element types */
 enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */
@@ -111,6 +111,9 @@ extern const nk_isa nk_isa_avx2, nk_isa_avx512;
 typedef void (*nk_task)(void *context, int part, int parts);
 void nk_parallel(int threads, nk_task task, void *context); /* runs every part once, on up to `threads` threads */
 void *nk_scratch(size_t bytes); /* this thread's, 64-byte aligned, kept for the next call; NULL: no memory */
+
+/* ---- the race noise of single ids (race.c) ---- */
+void nk_log_noise(int count, const uint32_t *ids, uint64_t key, uint64_t position, float *to); /* ln S at one position */
 
 /* ---- bf16 ---- */
 NK_INLINE float nk_from_bf16(uint16_t bits) {

@@ -12,7 +12,7 @@ import importlib.machinery
 import os
 from pathlib import Path
 
-ABI_VERSION = 4
+ABI_VERSION = 5
 ISAS = ("portable", "avx2", "avx512")
 MAX_THREADS = 64
 REMEDY = "run `make setup` (or `pip install -e .`); it needs a C compiler (`cc`: gcc 9+ or clang 12+)"
@@ -66,8 +66,6 @@ def _declare(lib: ctypes.CDLL) -> None:
     lib.nk_pack_8.argtypes = (pointer, count, count, pointer)
     lib.nk_decode.argtypes = (pointer, pointer)
     lib.nk_race_top.argtypes = (pointer, count, count, count, pointer, pointer, pointer, number, pointer, pointer)
-    lib.nk_log_noise.restype = None
-    lib.nk_log_noise.argtypes = (count, pointer, ctypes.c_uint64, ctypes.c_uint64, pointer)
     lib.nk_rms_norm.argtypes = (pointer, pointer, pointer, number, number, count, count, ctypes.c_double, number)
 
 

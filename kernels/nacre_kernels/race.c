@@ -6,9 +6,8 @@
  *
  * Method: winners' scores are certain and settle a bound; a block is looked at only if its bound is not below it.
  */
-#include "kernels.h"
+#include "fixed_order.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { LANES = 32, BLOCK = 32, PURPOSE_RACE = 1 }; /* loops of 16 would be unrolled, not vectorised */
@@ -42,41 +41,6 @@ NK_INLINE void philox(const uint32_t counters[LANES], stream s, uint32_t purpose
         to[2][i] = c[i];
         to[3][i] = d[i];
     }
-}
-
-typedef union {
-    float f;
-    int32_t i;
-} bits;
-
-NK_INLINE float ln_one_plus(float x, float exponent) {
-    float y = x * 7.0376836292e-2f;
-    y = (y + -1.1514610310e-1f) * x;
-    y = (y + 1.1676998740e-1f) * x;
-    y = (y + -1.2420140846e-1f) * x;
-    y = (y + 1.4249322787e-1f) * x;
-    y = (y + -1.6668057665e-1f) * x;
-    y = (y + 2.0000714765e-1f) * x;
-    y = (y + -2.4999993993e-1f) * x;
-    y = y + 3.3333331174e-1f;
-    float z = x * x;
-    y = (y * x) * z;
-    y = y + exponent * -2.12194440e-4f;
-    y = y - z * 0.5f;
-    return (x + y) + exponent * 0.693359375f;
-}
-
-NK_INLINE float split(float v, float *exponent) {
-    bits whole = {.f = v}, part;
-    int32_t offset = whole.i - 0x3F3504F3;
-    part.i = (offset & 0x007FFFFF) + 0x3F3504F3;
-    *exponent = (float)(offset >> 23);
-    return part.f - 1.0f;
-}
-
-NK_INLINE float ln32(float v) {
-    float exponent, x = split(v, &exponent);
-    return ln_one_plus(x, exponent);
 }
 
 NK_INLINE float race_exp(uint32_t word) {
@@ -291,24 +255,48 @@ NK_PUBLIC int nk_race_top(const float *logits, int64_t stride, int64_t rows, int
     return NK_OK;
 }
 
-/* ln S of single ids at one position: what drafters without logits ask for, a few ids at a time. */
-NK_PUBLIC void nk_log_noise(int64_t count, const int64_t *ids, uint64_t key, uint64_t position, float *to) {
-    const stream s = {{(uint32_t)key, (uint32_t)(key >> 32)}, {(uint32_t)position, (uint32_t)(position >> 32)}};
-    for (int64_t at = 0; at < count; at += LANES) {
-        const int many = (int)(count - at < LANES ? count - at : LANES);
+NK_INLINE void noises(int count, const uint32_t *ids, stream s, float *to) {
+    for (int at = 0; at < count; at += LANES) {
+        const int many = count - at < LANES ? count - at : LANES;
         uint32_t blocks[LANES], quads[LANES], first[4][LANES], second[4][LANES];
         LOOP {
-            const int64_t id = ids[at + (i < many ? i : 0)];
-            blocks[i] = (uint32_t)(id / BLOCK);
-            quads[i] = (uint32_t)(id >> 2);
+            const uint32_t id = ids[at + (i < many ? i : 0)];
+            blocks[i] = id / BLOCK;
+            quads[i] = id >> 2;
         }
         philox(blocks, s, PURPOSE_RACE << 8, first);
         philox(quads, s, PURPOSE_RACE << 8 | 1, second);
         for (int i = 0; i < many; i++) {
-            const int64_t id = ids[at + i];
+            const uint32_t id = ids[at + i];
             const float minimum = race_exp(first[0][i]) * (1.0f / BLOCK);
-            const int wins = (first[1][i] & (BLOCK - 1)) == (uint32_t)(id & (BLOCK - 1));
+            const int wins = (first[1][i] & (BLOCK - 1)) == (id & (BLOCK - 1));
             to[at + i] = ln32(wins ? minimum : race_exp(second[id & 3][i]) + minimum);
         }
+    }
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))) static void noises_avx512(
+    int count, const uint32_t *ids, stream s, float *to) {
+    noises(count, ids, s, to);
+}
+__attribute__((target("avx2,fma"))) static void noises_avx2(int count, const uint32_t *ids, stream s, float *to) {
+    noises(count, ids, s, to);
+}
+#endif
+
+void nk_log_noise(int count, const uint32_t *ids, uint64_t key, uint64_t position, float *to) {
+    const stream s = {{(uint32_t)key, (uint32_t)(key >> 32)}, {(uint32_t)position, (uint32_t)(position >> 32)}};
+    switch (nk_get_isa()) {
+#if defined(__x86_64__)
+    case NK_AVX512:
+        noises_avx512(count, ids, s, to);
+        break;
+    case NK_AVX2:
+        noises_avx2(count, ids, s, to);
+        break;
+#endif
+    default:
+        noises(count, ids, s, to);
     }
 }

@@ -6,9 +6,6 @@ the lower id. S is computed from counters, so nothing is drawn and nothing remem
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -53,11 +50,3 @@ def race_top(
     if failed:
         raise MemoryError(f"no memory for the noise of {vocab} ids")
     return ids, scores
-
-
-def log_noise(ids: Sequence[int], position: int, key: int) -> list[float]:
-    """ln S of single ids at one position; for a few ids, without arrays' overhead."""
-    wanted = array("q", ids)
-    noise = array("f", bytes(4 * len(wanted)))
-    require().nk_log_noise(len(wanted), wanted.buffer_info()[0], key, position, noise.buffer_info()[0])
-    return noise.tolist()

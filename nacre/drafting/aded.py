@@ -16,14 +16,15 @@ trees, nearly, at a hundredth of the cost.
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from nacre.drafting.growth import Children, checked_rows, grow
-from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
-from nacre.drafting.proposer import TIP, DraftContext, Guess, ProposerTraits
+import numpy as np
+
+from nacre.drafting.growth import Children, checked_rows
+from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, NgramRows, key_of
+from nacre.drafting.proposer import DraftContext, Guess, ProposerTraits
+from nacre.drafting.puct import ROLLOUT
+from nacre.drafting.row_trees import RowTrees, shares
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked
 from nacre.drafting.tail import Tail, TailProposer
 from nacre.errors import InvalidArgument
@@ -34,11 +35,10 @@ _FADE = 0.98
 
 _C1 = 32.0
 _C2 = 8.0
-_ROLLOUT = 4
 MOST_ITERATIONS = 10_000
 
 _Pair = tuple[int, ...]
-_PAIR = (1 << 2 * TOKEN_BITS) - 1
+_NONE: tuple[list[int], list[int]] = ([], [])
 
 
 class TrigramTable:
@@ -56,16 +56,16 @@ class TrigramTable:
 
     def children(self, pair: _Pair) -> Children:
         """What followed the pair, as shares of its scores and one bump for the unseen, best first."""
-        return self.children_of(key_of(pair)) if len(pair) == 2 else ()
+        return shares(*self.row(key_of(pair)), unseen=_BUMP)
 
-    def children_of(self, key: int) -> Children:
-        """`children` of the pair with this `key_of`."""
+    def row(self, key: int) -> tuple[list[int], list[int]]:
+        """Tokens and scores after the pair of this `key_of`, best first; the scores may end in zeros."""
         slot = self._rows.find_key(key)
-        if slot < 0:
-            return ()
-        tokens, weights = self._rows.read(slot)
-        scale = 1.0 / (sum(weights) + _BUMP)
-        return [(token, weight * scale) for token, weight in zip(tokens, weights, strict=True) if weight]
+        return self._rows.read(slot) if slot >= 0 else _NONE
+
+    def trees(self) -> RowTrees:
+        """The table as a source of trees."""
+        return RowTrees(self.row, *self._rows.memory, longest=2, shortest=2, unseen=_BUMP)
 
     def learn(self, tokens: Sequence[int]) -> None:
         """Every trigram of a text is an event."""
@@ -108,6 +108,7 @@ class _FollowsTrigrams(TailProposer):
     def __init__(self, table: TrigramTable | None, rows: int) -> None:
         super().__init__(2)
         self._table = TrigramTable() if table is None else table
+        self._trees = self._table.trees()
         self._rows = checked_rows(rows)
 
     def open(self, session: int, context: DraftContext) -> None:
@@ -131,23 +132,7 @@ class AdedGrowthProposer(_FollowsTrigrams):
         return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        if len(last) < 2:
-            return []
-        return grow(key_of(last), self._table.children_of, _moved, self._rows, depth=self._depth)
-
-
-def _moved(key: int, token: int) -> int:
-    return (key << TOKEN_BITS | (token + 1)) & _PAIR
-
-
-@dataclass(slots=True, eq=False)
-class _Node:
-    pair: _Pair
-    prior: float
-    parent: _Node | None
-    visits: int = 0
-    value: float = 0.0
-    children: list[_Node] | None = None
+        return self._trees.grow(key_of(last), self._rows, self._depth)
 
 
 class AdedProposer(_FollowsTrigrams):
@@ -157,85 +142,12 @@ class AdedProposer(_FollowsTrigrams):
         if not 1 <= iterations <= MOST_ITERATIONS:
             raise InvalidArgument(f"iterations is {iterations}; it must be 1 to {MOST_ITERATIONS}")
         super().__init__(table, rows)
-        self._iterations = iterations
+        visits = np.arange(iterations)
+        self._explore = (_C1 + np.log((visits + _C2 + 1.0) / _C2)) * np.sqrt(visits)
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="aded", shape="tree", batch=1, reach=_ROLLOUT + 1)
+        return ProposerTraits(name="aded", shape="tree", batch=1, reach=ROLLOUT + 1)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        root = _Node(last, 1.0, None)
-        known: dict[_Pair, Children] = {}
-        if not self._children(last, known):
-            return []
-        dice = random.Random(position)  # noqa: S311  a search, not a secret
-        nodes: list[_Node] = []
-        for _ in range(self._iterations):
-            node, depth = root, 0
-            while node.children and depth < _ROLLOUT:
-                node = max(node.children, key=_worth)  # the first of equals: rows are sorted
-                depth += 1
-            if node.children is None and depth < _ROLLOUT:
-                node.children = [_Node((node.pair[-1], t), p, node) for t, p in self._children(node.pair, known)]
-                nodes += node.children
-                if node.children:
-                    node = dice.choices(node.children, [child.prior for child in node.children])[0]
-                    depth += 1
-            reward = 1.0 + self._rollout(node.pair, depth, known, dice)
-            up: _Node | None = node
-            while up is not None:
-                reward += up.prior if up is not root else 0.0
-                up = up.parent
-            up = node
-            while up is not None:
-                up.visits += 1
-                up.value += reward
-                up = up.parent
-        return self._tree(root, nodes, known)
-
-    def _rollout(self, pair: _Pair, depth: int, known: dict[_Pair, Children], dice: random.Random) -> float:
-        total = 0.0
-        while depth < _ROLLOUT:
-            row = self._children(pair, known)
-            if not row:
-                break
-            token, chance = dice.choices(row, [chance for _, chance in row])[0]
-            total += chance
-            pair = (pair[-1], token)
-            depth += 1
-        return total
-
-    def _tree(self, root: _Node, nodes: list[_Node], known: dict[_Pair, Children]) -> list[Guess]:
-        """The most visited nodes (parents have no fewer visits and come first), each with its likeliest follower."""
-        order = sorted(range(len(nodes)), key=lambda i: (-nodes[i].visits, i))
-        chosen = [nodes[i] for i in order if nodes[i].visits][: max(1, self._rows * 3 // 8)]
-        places = {id(root): TIP}
-        guesses: list[Guess] = []
-        taken: set[tuple[int, int]] = set()
-        for node in chosen:
-            assert node.parent is not None
-            above = places[id(node.parent)]
-            places[id(node)] = len(guesses)
-            taken.add((above, node.pair[-1]))
-            guesses.append(Guess(node.pair[-1], node.prior, above))
-        for node in chosen:
-            above = places[id(node)]
-            for token, chance in self._children(node.pair, known)[:1]:
-                if len(guesses) < self._rows and (above, token) not in taken:
-                    guesses.append(Guess(token, chance, above))
-        return guesses
-
-    def _children(self, pair: _Pair, known: dict[_Pair, Children]) -> Children:
-        row = known.get(pair)
-        if row is None:
-            row = known[pair] = self._table.children(pair)
-        return row
-
-
-def _worth(child: _Node) -> float:
-    if not child.visits:
-        return math.inf
-    assert child.parent is not None
-    above = child.parent.visits
-    explore = _C1 + math.log((above + _C2 + 1.0) / _C2)
-    return child.value / child.visits + explore * child.prior * math.sqrt(above) / (1 + child.visits)
+        return self._trees.search(key_of(last), self._rows, position, self._explore)

@@ -18,9 +18,6 @@ from typing import TypeVar
 from nacre.drafting.proposer import TIP, Guess
 from nacre.errors import InvalidArgument
 
-#: Below this temperature a stored distribution is not sharpened further: what it was stored for was another context.
-_COLDEST = 0.5
-
 State = TypeVar("State")
 
 #: (token, survival) of the children of a node, most likely first.
@@ -106,21 +103,3 @@ def checked_rows(rows: int) -> int:
     if not 1 <= rows <= MOST_ROWS:
         raise InvalidArgument(f"a tree of {rows} guesses was asked for; it must be 1 to {MOST_ROWS}", param="rows")
     return rows
-
-
-def sharpening(temperature: float) -> float:
-    """The power of stored probabilities that makes them chances of being right where the target samples so."""
-    return 1.0 / max(temperature, _COLDEST)
-
-
-def shares(tokens: Sequence[int], weights: Sequence[int], power: float, whole: float) -> Children:
-    """Children of a row of falling weights, of which 0 ends it; they keep their sum, in `whole`s, and are sharpened."""
-    total = sum(weights)
-    if power == 2.0:
-        raised: list[float] = [w * w for w in weights]
-    elif power == 1.0:
-        raised = list(weights)
-    else:
-        raised = [w**power for w in weights]
-    scale = total / (whole * sum(raised))
-    return [(token, w * scale) for token, w in zip(tokens, raised, strict=True) if w]

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from nacre.drafting.rows import ROW_WIDTH
 from nacre.errors import InvalidArgument
@@ -51,6 +52,11 @@ class NgramRows:
     @property
     def size_bytes(self) -> int:
         return self._keys.nbytes + self._tokens.nbytes + self._weights.nbytes + self._counts.nbytes
+
+    @property
+    def memory(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint16], npt.NDArray[np.uint64]]:
+        """Tokens [slots * 8], weights [slots * 8] and keys [slots], as long as the table lives."""
+        return self._tokens, self._weights, self._keys
 
     def find(self, context: Sequence[int]) -> int:
         """The slot of a context's row, -1 where there is none."""

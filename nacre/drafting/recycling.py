@@ -15,8 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nacre.drafting.adjacency import AdjacencyTable
-from nacre.drafting.growth import Children, checked_rows, grow, sharpening
+from nacre.drafting.growth import Children, checked_rows
+from nacre.drafting.ngram_rows import key_of
 from nacre.drafting.proposer import TIP, Guess, Observation, ProposerTraits
+from nacre.drafting.row_trees import sharpening
 from nacre.drafting.tail import Tail, TailProposer
 
 #: Children of the template's nodes, by the ranks that lead there; nodes not named have none.
@@ -88,6 +90,7 @@ class RecyclingGrowthProposer(TailProposer):
     def __init__(self, table: AdjacencyTable | None = None, *, rows: int = 32, depth: int = 12) -> None:
         super().__init__(1)
         self._table = AdjacencyTable() if table is None else table
+        self._trees = self._table.trees()
         self._rows = checked_rows(rows)
         self._depth = depth
 
@@ -100,16 +103,4 @@ class RecyclingGrowthProposer(TailProposer):
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         power = sharpening(tail.context.params.temperature)
-        known: dict[int, Children] = {}  # tokens come up again in a tree
-
-        def children(token: int) -> Children:
-            row = known.get(token)
-            if row is None:
-                row = known[token] = self._table.children(token, power)
-            return row
-
-        return grow(last[-1], children, _follower, self._rows, depth=self._depth)
-
-
-def _follower(_: int, token: int) -> int:
-    return token
+        return self._trees.grow(key_of(last), self._rows, self._depth, power=power)

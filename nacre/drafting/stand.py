@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from nacre.drafting.growth import Children, checked_rows, grow, shares, sharpening
+from nacre.drafting.growth import checked_rows
 from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
-from nacre.drafting.pair_noise import log_noise_of
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
+from nacre.drafting.row_trees import Race, RowTrees, sharpening
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
 from nacre.drafting.tail import Tail, TailProposer
 from nacre.errors import InvalidArgument
@@ -32,8 +32,6 @@ _NONE: tuple[list[int], list[int]] = ([], [])
 
 # What is left of a key of three tokens for the last three, two and one.
 _MASKS = tuple((1 << TOKEN_BITS * length) - 1 for length in range(LONGEST_CONTEXT, 0, -1))
-
-_State = tuple[int, int]  # the key of the last tokens, and the position that the children guess
 
 
 class StandTable:
@@ -60,6 +58,10 @@ class StandTable:
             if slot >= 0:
                 return rows.read(slot)
         return _NONE
+
+    def trees(self) -> RowTrees:
+        """The table as a source of trees."""
+        return RowTrees(self.row, *self._rows.memory, longest=LONGEST_CONTEXT, shortest=1)
 
     def learn(self, observations: Sequence[Observation]) -> None:
         for seen in observations:
@@ -114,6 +116,7 @@ class StandProposer(TailProposer):
             raise InvalidArgument(f"race_temperature is {race_temperature}; it must be greater than 0")
         super().__init__(LONGEST_CONTEXT)
         self._table = StandTable() if table is None else table
+        self._trees = self._table.trees()
         self._rows = checked_rows(rows)
         self._depth = depth
         self._race_temperature = race_temperature
@@ -126,43 +129,9 @@ class StandProposer(TailProposer):
         self._table.learn(observations)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        key, temperature = tail.context.key, tail.context.params.temperature
-
-        row = self._table.row
-        power = sharpening(temperature)
-
-        def by_chance(state: _State) -> Children:
-            tokens, weights = row(state[0])
-            return shares(tokens, weights, power, ONE) if tokens else ()
-
-        def by_race(state: _State) -> Children:
-            tokens, weights = row(state[0])
-            assert key is not None
-            return _raced(tokens, weights, state[1], key, temperature, self._race_temperature) if tokens else ()
-
-        racing = key is not None and temperature > 0
-        return grow((key_of(last), position), by_race if racing else by_chance, _step, self._rows, depth=self._depth)
-
-
-def _raced(
-    tokens: list[int], weights: list[int], position: int, key: int, temperature: float, race_temperature: float
-) -> Children:
-    """The row's tokens by perturbed score, with their survivals."""
-    if 0 in weights:
-        weights = weights[: weights.index(0)]
-        tokens = tokens[: len(weights)]
-    inverse = 1.0 / temperature
-    noise = log_noise_of(tokens, position, key)
-    scores = [inverse * math.log(w / ONE) - g for w, g in zip(weights, noise, strict=True)]
-    best = max(scores)
-    masses = [math.exp((score - best) / race_temperature) for score in scores]
-    # Tokens outside the row have the rest of the probability; the best of their scores is below s with chance
-    # e^(-rest e^-s), for theirs is a Gumbel variable of that mass.
-    rest = max(0.0, 1.0 - sum(weights) / ONE) ** inverse
-    scale = math.exp(-min(30.0, rest * math.exp(min(30.0, -best)))) / sum(masses)
-    ranked = sorted(zip(masses, tokens, strict=True), reverse=True)
-    return [(token, mass * scale) for mass, token in ranked]
-
-
-def _step(state: _State, token: int) -> _State:
-    return (state[0] << TOKEN_BITS | (token + 1)) & _MASKS[0], state[1] + 1
+        noise_key, params = tail.context.key, tail.context.params
+        if noise_key is None or params.greedy:
+            power = sharpening(params.temperature)
+            return self._trees.grow(key_of(last), self._rows, self._depth, power=power)
+        race = Race(noise_key, params.temperature, self._race_temperature)
+        return self._trees.race(key_of(last), self._rows, self._depth, race, position)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from nacre.drafting import METHODS, proposer_class
+from nacre.drafting import METHODS, proposer_class, row_trees
 from nacre.drafting.growth import MOST_ROWS
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, Proposer
 from nacre.sampling import SamplingParams
@@ -71,6 +71,15 @@ def test_guesses_are_bounded_trees_with_parents_first_and_distinct_siblings(
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_the_same_calls_give_the_same_guesses(name: str, key: int | None) -> None:
     assert played(name, 7, key) == played(name, 7, key)
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_without_the_kernels_the_guesses_are_the_same(
+    name: str, key: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = played(name, 11, key)
+    monkeypatch.setattr(row_trees, "available", lambda: False)
+    assert played(name, 11, key) == said
 
 
 @pytest.mark.parametrize("name", NAMES)
