@@ -15,7 +15,7 @@ from nacre.pacing.expected import expected_tokens
 PassSeconds = Callable[[int], float]
 
 #: Chunk lengths that `fastest_pipelined` looks at: the best is about V/d, and near it little is lost.
-_CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16)
+_CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def stop_and_wait(a: float, g: int, d: float, rtt: float, pass_s: PassSeconds) -> float:
