@@ -139,7 +139,7 @@ def test_a_long_session_weighs_no_more_than_a_short_one_can() -> None:
     long, short = DrafterBandit(), DrafterBandit()
     long.learned(LETTERS, A, 20_000, 40_000)
     short.learned(LETTERS, A, 16, 32)
-    assert long.acceptance(LETTERS, A) == short.acceptance(LETTERS, A)
+    assert long.acceptance(LETTERS, A) == pytest.approx(short.acceptance(LETTERS, A))
     for bandit in (long, short):
         bandit.learned(LETTERS, A, 32, 32)
     assert long.acceptance(LETTERS, A) == pytest.approx(short.acceptance(LETTERS, A))
