@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drafter_service.metrics import DrafterMetrics
 from drafter_service.servicer import DrafterServicer
-from nacre.drafting import Proposer, proposer_class
+from nacre.drafting import Proposer, needs_model
 from nacre.runtime.draft_worker import DraftWorker
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
@@ -74,6 +74,5 @@ async def _keep_house(worker: DraftWorker, metrics: DrafterMetrics) -> None:
 
 
 def _draft_of(settings: DrafterSettings) -> str:
-    """The draft model's name without the folders it lies in; empty for a method that needs none."""
-    needed = getattr(proposer_class(settings.method), "needs_model", False)
-    return Path(settings.draft).name if needed else ""
+    """The draft model's name without the folders it lies in; empty for methods that need none."""
+    return Path(settings.draft).name if needs_model(settings.method) else ""

@@ -114,8 +114,7 @@ class DrafterChoice:
         chosen = drafters[0]
         if len(offers) > 1:
             chosen = offers[self._bandit.choose((wish.domain,), tuple(offers), wish.pass_s)]
-        method = chosen.drafter.method
-        self._metrics.drafter_chosen(method if method in KNOWN_METHODS else "other", wish.domain)
+        self._metrics.drafter_chosen(_label(chosen.drafter.method), wish.domain)
         return chosen
 
     def learned(self, wish: Wish, share: Share) -> None:
@@ -135,3 +134,10 @@ class DrafterChoice:
 
 def _usual_pass(rows: int) -> float:
     return _USUAL_PASS_S
+
+
+def _label(method: str) -> str:
+    """What a method counts as: whatever drafters call themselves, there are so many labels and no more."""
+    if method in KNOWN_METHODS:
+        return method
+    return "fusion" if "+" in method and KNOWN_METHODS.issuperset(method.split("+")) else "other"

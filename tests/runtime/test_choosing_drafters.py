@@ -41,9 +41,9 @@ async def test_commits_name_drafters_by_the_number_they_were_told() -> None:
                 if event.WhichOneof("body") == "commit"
                 for ordinal in event.commit.guessed_by
             }
-    assert told == [1, 2]
+    assert 0 < told[0] < told[1]
     assert opened.ordinal == 0, "an owner has none"
-    assert 1 in named <= {0, 1, 2}
+    assert told[0] in named <= {0, *told}
     assert drafts[0]
     assert "/" not in drafts[0]
     assert drafts[1] == ""
