@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 from drafter_service.metrics import DrafterMetrics
 from drafter_service.servicer import DrafterServicer
-from nacre.drafting import Proposer
+from nacre.drafting import Proposer, needs_model
 from nacre.runtime.draft_worker import DraftWorker
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
@@ -33,7 +34,12 @@ async def serve(settings: DrafterSettings) -> None:
     method = proposer.traits.name
     metrics = DrafterMetrics(method)
     servicer = DrafterServicer(
-        worker, handshake=built.handshake, method=method, metrics=metrics, allowed=settings.verifiers
+        worker,
+        handshake=built.handshake,
+        method=method,
+        draft=_draft_of(settings),
+        metrics=metrics,
+        allowed=settings.verifiers,
     )
     drafter_pb2_grpc.add_DrafterServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)
@@ -65,3 +71,8 @@ async def _keep_house(worker: DraftWorker, metrics: DrafterMetrics) -> None:
     while True:
         metrics.sample(worker)
         await asyncio.sleep(1.0)
+
+
+def _draft_of(settings: DrafterSettings) -> str:
+    """The draft model's name without the folders it lies in; empty for methods that need none."""
+    return Path(settings.draft).name if needs_model(settings.method) else ""

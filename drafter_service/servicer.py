@@ -35,12 +35,14 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
         *,
         handshake: pb.Handshake,
         method: str,
+        draft: str = "",
         metrics: DrafterMetrics,
         allowed: Collection[str] = (),
     ) -> None:
         self._worker = worker
         self._handshake = handshake
         self._method = method
+        self._draft_name = draft
         self._metrics = metrics
         self._allowed = frozenset(allowed)
         self._channels: OrderedDict[str, grpc.aio.Channel] = OrderedDict()
@@ -57,20 +59,21 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             max_sessions=0 if self.draining else self._worker.max_sessions,
             steps=self._worker.totals.steps,
             busy_ms=self._worker.totals.busy_s * 1e3,
+            draft=self._draft_name,
         )
 
     async def Attach(
         self, request: drafter_pb2.AttachRequest, context: grpc.aio.ServicerContext
     ) -> drafter_pb2.AttachResponse:
         try:
-            session_id = await self._attach(request.verifier_address, request.ticket)
+            opened = await self._attach(request.verifier_address, request.ticket)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             if not isinstance(error, NacreError):
                 log.error("attach failed", exc_info=error)
             await context.abort(*status_of(error))
-        return drafter_pb2.AttachResponse(session_id=session_id)
+        return drafter_pb2.AttachResponse(session_id=opened.session_id, ordinal=opened.ordinal)
 
     async def close(self) -> None:
         """Leaves all sessions and closes all channels."""
@@ -81,7 +84,7 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             await channel.close()
         self._channels.clear()
 
-    async def _attach(self, address: str, ticket: str) -> str:
+    async def _attach(self, address: str, ticket: str) -> pb.Opened:
         if not _ADDRESS.fullmatch(address) or len(address) > 256:
             raise InvalidArgument(
                 f"verifier_address is {address[:80]!r}; it must be host:port", param="verifier_address"
@@ -98,13 +101,13 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
                 f"this drafter {'is draining' if self.draining else f'serves {len(self._tasks)} sessions, its limit'}; "
                 "try another drafter"
             )
-        admitted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        admitted: asyncio.Future[pb.Opened] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._draft(address, ticket, admitted), name=f"draft-{address}")
         self._tasks[task] = address
         task.add_done_callback(self._tasks.pop)
         return await asyncio.shield(admitted)
 
-    async def _draft(self, address: str, ticket: str, admitted: asyncio.Future[str]) -> None:
+    async def _draft(self, address: str, ticket: str, admitted: asyncio.Future[pb.Opened]) -> None:
         try:
             await draft_for_session(
                 self._channel(address),

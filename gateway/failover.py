@@ -214,6 +214,8 @@ class RoutedSession:
         self._count(commit, len(tokens))
         if not tokens:
             return None
+        if self._seat is not None:
+            self._seat.committed(commit)
         if known:
             for parallel in (commit.tokens, commit.guessed_by, commit.logprobs):
                 del parallel[:known]
@@ -346,7 +348,9 @@ class RoutedSession:
                 f"{self._fingerprint!r}"
             )
         self._leg = leg
-        self._seat = self._plane.drafters.seat(verifier.address, opened.drafter_ticket, self._wanted_drafters)
+        self._seat = self._plane.drafters.seat(
+            verifier.address, opened.drafter_ticket, self._wanted_drafters, self._tokens
+        )
 
     async def _begun(self, verifier: VerifierUpstream, first: pb.SessionRequest, timeout_s: float) -> Leg:
         """A stream that the verifier has answered. One that it has not may still have opened a session: cancel that."""

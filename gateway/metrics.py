@@ -48,6 +48,9 @@ class GatewayMetrics:
         self._failovers = counter("failovers", "Lost verifier streams and what became of them.", "stage", "outcome")
         self._gap = histogram("failover_gap_seconds", "From a lost stream to its successor.", _SECONDS)
         self._attaches = counter("drafter_attaches", "Drafters asked to join a session.", "outcome")
+        self._choices = counter(
+            "gateway_drafter_choices", "Drafters chosen among several kinds, by kind of text.", "method", "domain"
+        )
         self._contradictions = counter(
             "contradictions",
             "Commits that differed from what was committed before: never, unless a verifier is broken.",
@@ -118,6 +121,9 @@ class GatewayMetrics:
 
     def attached(self, outcome: str) -> None:
         self._attaches.labels(outcome).inc()
+
+    def drafter_chosen(self, method: str, domain: str) -> None:
+        self._choices.labels(method, domain).inc()
 
     def upstream(self, role: str, address: str, healthy: bool) -> None:
         self._healthy.labels(role, address).set(int(healthy))

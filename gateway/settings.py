@@ -43,6 +43,9 @@ class GatewaySettings:
     drafters_per_session: int = setting(1, "drafters asked to join a generation that names no number", least=0, most=8)
     max_drafters: int = setting(8, "most drafters a generation may ask for", least=0, most=64)
     attach_timeout_s: float = setting(5.0, "longest wait for a drafter's answer", least=0.1, most=60)
+    drafter_choice: bool = setting(
+        True, "learn which kind of drafter is the fastest for which text, if there are several"
+    )
 
     # Failover.
     poll_s: float = setting(1.0, "seconds between two looks at a verifier or drafter", least=0.02, most=60)

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import enum
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("nacre.gateway")
 
 _TOKENIZER_TIMEOUT_S = 60.0
+#: Of a drafter: answers whose ways are remembered, how fast its step time is followed, and what no step takes.
+_WAYS_KEPT = 8
+_STEP_FOLLOW = 0.3
+_MOST_STEP_S = 60.0
+_MOST_KIND_CHARS = 128
 
 
 class State(enum.Enum):
@@ -86,6 +93,8 @@ class VerifierUpstream(Upstream):
 
 
 class DrafterUpstream(Upstream):
+    """`rtt_s` is the shortest of the last answers' ways, `step_s` the time of a draft step lately; 0 while unknown."""
+
     role = "drafter"
 
     def __init__(self, address: str) -> None:
@@ -93,15 +102,36 @@ class DrafterUpstream(Upstream):
         self.stub = drafter_pb2_grpc.DrafterStub(self.channel)
         self.drafter = drafter_pb2.GetDrafterResponse()
         self.seats = 0  # sessions of ours it drafts for
+        self.step_s = 0.0
+        self._ways_s: deque[float] = deque(maxlen=_WAYS_KEPT)
         self._own_when_reported = 0
 
-    def reported(self, drafter: drafter_pb2.GetDrafterResponse) -> None:
+    @property
+    def kind(self) -> str:
+        """What it guesses with: drafters of one kind are as good as each other."""
+        drafter = self.drafter
+        return f"{drafter.method}:{drafter.draft}"[:_MOST_KIND_CHARS] if drafter.draft else drafter.method
+
+    @property
+    def rtt_s(self) -> float:
+        return min(self._ways_s, default=0.0)
+
+    @property
+    def sessions(self) -> int:
+        return load_of(self.seats, self.drafter.sessions, self._own_when_reported)
+
+    def reported(self, drafter: drafter_pb2.GetDrafterResponse, way_s: float) -> None:
+        """`way_s` is how long the answer took."""
+        steps = drafter.steps - self.drafter.steps
+        step_s = (drafter.busy_ms - self.drafter.busy_ms) / 1e3 / max(1, steps)
+        if steps > 0 and 0 < step_s < _MOST_STEP_S:  # else it has done nothing, has begun anew, or talks nonsense
+            self.step_s += (_STEP_FOLLOW if self.step_s else 1.0) * (step_s - self.step_s)
+        self._ways_s.append(way_s)
         self.drafter = drafter
         self._own_when_reported = self.seats
 
     def candidate(self) -> Candidate:
-        load = load_of(self.seats, self.drafter.sessions, self._own_when_reported)
-        return Candidate(self.address, load, self.drafter.max_sessions, self.failures > 0, self.last_chosen)
+        return Candidate(self.address, self.sessions, self.drafter.max_sessions, self.failures > 0, self.last_chosen)
 
 
 _Peer = TypeVar("_Peer", bound=Upstream)
@@ -153,13 +183,21 @@ class UpstreamPool:
         best = by_preference(verifier.candidate() for verifier in up)
         if not best:
             raise ResourceExhausted(f"all {len(up)} verifiers are full; try again later")
-        return self._choose(self.verifiers, best[0])
+        return self._choose(self.verifiers, best[0].address)
 
-    def place_drafter(self, exclude: frozenset[str]) -> DrafterUpstream | None:
-        """The drafter to ask next, if there is one with room."""
+    def place_drafter(
+        self, exclude: frozenset[str], choose: Callable[[list[DrafterUpstream]], DrafterUpstream] | None = None
+    ) -> DrafterUpstream | None:
+        """The drafter to ask next, if there is one with room.
+
+        `choose` has the last word among those that are as healthy as the best; it gets them in order of preference.
+        """
         up = (d for d in self.drafters.values() if d.up and d.drafter.max_sessions and d.address not in exclude)
         best = by_preference(drafter.candidate() for drafter in up)
-        return self._choose(self.drafters, best[0]) if best else None
+        if not best:
+            return None
+        as_healthy = [self.drafters[c.address] for c in best if c.doubtful == best[0].doubtful]
+        return self._choose(self.drafters, (choose(as_healthy) if choose else as_healthy[0]).address)
 
     def suspect(self, peer: Upstream) -> None:
         """A stream to it has just broken: it gets nothing new until it has answered, which is asked for at once."""
@@ -173,9 +211,9 @@ class UpstreamPool:
             async with asyncio.timeout(timeout_s):
                 await self._changed.wait()
 
-    def _choose(self, peers: dict[str, _Peer], candidate: Candidate) -> _Peer:
+    def _choose(self, peers: dict[str, _Peer], address: str) -> _Peer:
         self._choices += 1
-        chosen = peers[candidate.address]
+        chosen = peers[address]
         chosen.last_chosen = self._choices
         return chosen
 
@@ -276,7 +314,9 @@ class UpstreamPool:
             self._set(drafter, State.DRAINING, "it answers but takes no sessions")
             return
         request = drafter_pb2.GetDrafterRequest()
-        drafter.reported(await drafter.stub.GetDrafter(request, timeout=self._settings.poll_timeout_s))
+        asked = time.monotonic()
+        answer = await drafter.stub.GetDrafter(request, timeout=self._settings.poll_timeout_s)
+        drafter.reported(answer, time.monotonic() - asked)
         if self.served is None:
             self._set(drafter, State.UNKNOWN, "no verifier has said yet what it must fit")
             return

@@ -210,7 +210,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         self._metrics.drafters(method).inc()
         try:
             machine = session.machine
-            opened = self._opened(session, owner=False)
+            opened = self._opened(session, owner=False, ordinal=ordinal)
             listen = self._drafter_says(guesses, requests)
             await self._serve(session, len(machine.tokens), context, opened, listen, guesses)
         finally:
@@ -256,7 +256,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             await context.write(pb.SessionEvent(finished=finished))
             listening.cancel()
 
-    def _opened(self, session: HostedSession, *, owner: bool) -> pb.Opened:
+    def _opened(self, session: HostedSession, *, owner: bool, ordinal: int = 0) -> pb.Opened:
         machine, engine = session.machine, session.engine
         return pb.Opened(
             handshake=self._served.handshake,
@@ -273,6 +273,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             row_budget=self._host.limits.budget.session_rows,
             system_fingerprint=self._served.fingerprint,
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
+            ordinal=ordinal,
         )
 
     def _tenant_tag(self, tenant: str) -> int:

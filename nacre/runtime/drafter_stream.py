@@ -72,9 +72,9 @@ async def draft_for_session(
     *,
     handshake: pb.Handshake,
     method: str,
-    admitted: asyncio.Future[str],
+    admitted: asyncio.Future[pb.Opened],
 ) -> None:
-    """Drafts for the ticket's session until it ends. Sets `admitted` to the session's id once joined.
+    """Drafts for the ticket's session until it ends. Sets `admitted` to the verifier's answer once joined.
 
     Raises NacreError if the verifier refuses or the stream breaks.
     """
@@ -103,7 +103,7 @@ async def draft_for_session(
             rtt_s=rtt_s,
         )
         if not admitted.done():
-            admitted.set_result(opened.session_id)
+            admitted.set_result(opened)
         writer = asyncio.ensure_future(_write(call, outgoing))
         reader = asyncio.ensure_future(_read(events, worker, number))
         try:

@@ -54,6 +54,7 @@ class Hosted:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
     received: int = 0
+    hopeless: bool = False  # no guess of the drafter inside is right
 
     def announce(self) -> None:
         self.changed.set()
@@ -226,7 +227,7 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
         tokens: list[int] = []
         for step in range(min(self.lookahead, machine.end_position - len(machine.tokens) - 1)):
             choice = toy_target.choose([*machine.tokens, *tokens], params, hosted.key, -1, eos_share=self.eos_share)
-            wrong = (done + step) % 5 == 3
+            wrong = hosted.hopeless or (done + step) % 5 == 3
             tokens.append(1 + choice.token % (toy_target.vocab_size() - 1) if wrong else choice.token)
         if tokens:
             machine.draft(own, Draft(1, tuple(tokens), anchor=len(machine.tokens)))
@@ -341,9 +342,12 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
 class FakeDrafter(drafter_pb2_grpc.DrafterServicer):
     """Notes which sessions it is asked to join, and joins none."""
 
-    def __init__(self, *, model_id: str = "", refuse: grpc.StatusCode | None = None, port: int = 0) -> None:
+    def __init__(
+        self, *, model_id: str = "", method: str = "fake", refuse: grpc.StatusCode | None = None, port: int = 0
+    ) -> None:
         self.attached: list[drafter_pb2.AttachRequest] = []
         self.handshake = messages.handshake(model_id)
+        self.method = method
         self.refuse = refuse
         self.port = port
 
@@ -369,7 +373,7 @@ class FakeDrafter(drafter_pb2_grpc.DrafterServicer):
 
     async def GetDrafter(self, request: Any, context: Any) -> drafter_pb2.GetDrafterResponse:
         return drafter_pb2.GetDrafterResponse(
-            handshake=self.handshake, method="fake", sessions=len(self.attached), max_sessions=100
+            handshake=self.handshake, method=self.method, sessions=len(self.attached), max_sessions=100
         )
 
     async def Attach(self, request: Any, context: Any) -> drafter_pb2.AttachResponse:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from nacre.pacing.closed_forms import best_stop_and_wait, fastest_pipelined, pipelined, stop_and_wait
 from nacre.sim.capacity import predict
-from nacre.sim.closed_forms import best_stop_and_wait, pipelined, stop_and_wait, tokens_per_round
 from nacre.sim.dials import Dials, with_dials
 
 PASS_MS = [[1, 38.0], [41, 50.0]]
@@ -27,12 +27,6 @@ def simulated(policy: str, a: float, g: int, d: float, rtt: float, **more: objec
     return predict(dials).session_tokens_per_s or 0.0
 
 
-def test_a_round_commits_its_guesses_and_one() -> None:
-    assert tokens_per_round(0.0, 5) == 1
-    assert tokens_per_round(1.0, 5) == 6
-    assert tokens_per_round(0.5, 2) == 1.75
-
-
 @pytest.mark.parametrize("rtt", [0.0, 0.04, 0.1])
 @pytest.mark.parametrize(("a", "g"), [(0.5, 2), (0.8, 4), (0.9, 8)])
 def test_stop_and_wait(a: float, g: int, rtt: float) -> None:
@@ -49,6 +43,14 @@ def test_pipelined(a: float, g: int, rtt: float) -> None:
 def test_pipelined_through_a_window(window: int) -> None:
     found = simulated("pipelined", 0.95, 5, 0.008, 0.2, window_nodes=window)
     assert found == pytest.approx(pipelined(0.95, 5, 0.008, 0.2, pass_s, window=window), rel=0.05)
+
+
+@pytest.mark.parametrize("rtt", [0.005, 0.04, 0.1])
+@pytest.mark.parametrize("a", [0.0, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("d", [0.001, 0.008, 0.04])
+def test_few_chunk_lengths_are_enough_to_find_the_speed_of_the_best(a: float, d: float, rtt: float) -> None:
+    best = max(pipelined(a, g, d, rtt, pass_s) for g in range(1, 65))
+    assert 0.97 * best <= fastest_pipelined(a, d, rtt, pass_s) <= best
 
 
 def test_the_best_length_grows_with_the_round_trip() -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from nacre.pacing.expected import expected_tokens
+
 PassSeconds = Callable[[int], float]
 
-
-def tokens_per_round(a: float, g: int) -> float:
-    """Expected tokens of a verified chain of `g` guesses, the free one included: 1 + a + a^2 + ... + a^g."""
-    return float(g + 1) if a == 1.0 else (1 - a ** (g + 1)) / (1 - a)
+#: Chunk lengths that `fastest_pipelined` looks at: the best is about V/d, and near it little is lost.
+_CHUNKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 def stop_and_wait(a: float, g: int, d: float, rtt: float, pass_s: PassSeconds) -> float:
@@ -23,7 +23,7 @@ def stop_and_wait(a: float, g: int, d: float, rtt: float, pass_s: PassSeconds) -
 
     A round's guesses, its round trip and its pass follow one another; nothing overlaps.
     """
-    return tokens_per_round(a, g) / (g * d + rtt + pass_s(g + 1))
+    return expected_tokens(a, g) / (g * d + rtt + pass_s(g + 1))
 
 
 def best_stop_and_wait(
@@ -47,3 +47,8 @@ def pipelined(a: float, g: int, d: float, rtt: float, pass_s: PassSeconds, windo
     around = g * d + rtt + verify
     spacing = max(g * d, verify, g * around / window)
     return (1 / (1 - a)) / (around + spacing * a ** (g + 1) / (1 - a**g))
+
+
+def fastest_pipelined(a: float, d: float, rtt: float, pass_s: PassSeconds) -> float:
+    """`pipelined` at the best chunk length."""
+    return max(pipelined(a, g, d, rtt, pass_s) for g in _CHUNKS)
