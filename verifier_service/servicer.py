@@ -24,7 +24,7 @@ from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verifier_host import VerifierHost
 from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
-from nacre.session import SessionLimits, open_session
+from nacre.session import SessionLimits, check_prediction, open_session
 from nacre.session.observed import MOST_BEST
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
@@ -127,6 +127,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         top_logprobs = request.top_logprobs if request.HasField("top_logprobs") else -1
         if top_logprobs > 20:
             raise InvalidArgument(f"top_logprobs is {top_logprobs}; at most 20 are reported", param="top_logprobs")
+        check_prediction(request.prediction, vocab_size=info.vocab_size, max_positions=info.max_positions)
         seed = request.seed if request.HasField("seed") else self._draw_seed()
         stop_ids = set(request.stop_ids) | (set() if request.ignore_eos else set(info.eos_ids))
         machine = open_session(
@@ -150,7 +151,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             top_logprobs=top_logprobs,
             history=history,
         )
-        session = self._host.open(machine, engine, seed)
+        session = self._host.open(machine, engine, seed, prediction=tuple(request.prediction))
         log.debug(
             "session %s opened: %d prompt tokens",
             session.id,
@@ -269,6 +270,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             row_budget=self._host.limits.budget.session_rows,
             system_fingerprint=self._served.fingerprint,
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
+            prediction=() if owner else session.prediction,
         )
 
     def _tenant_tag(self, tenant: str) -> int:

@@ -61,6 +61,7 @@ class GenerationFields(_Fields):
     ignore_eos: bool = False
     return_token_ids: bool = False
     speculation: Speculation = Field(default_factory=Speculation)
+    prediction: Any = None  # the chat field, taken by both
 
 
 class CompletionFields(GenerationFields):
@@ -100,7 +101,6 @@ _REFUSED: dict[str, Callable[[Any], bool]] = {
     "response_format": _no_plain_text,
     "audio": _always,
     "modalities": lambda value: value != ["text"],
-    "prediction": _always,
     "web_search_options": _always,
     "use_beam_search": _truthy,
     "length_penalty": lambda value: value != 1,

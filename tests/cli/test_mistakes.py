@@ -40,6 +40,7 @@ def taken_port() -> Iterator[int]:
         (["generate", "x", "--seed", "-1"], ["--seed is -1", "from 0 to"]),
         (["generate", "x", "--n", "1000"], ["--n is 1000", "from 1 to 128"]),
         (["generate", "x", "--stop", ""], ["--stop is empty", "give at least one character"]),
+        (["generate", "x", "--prediction", "lost.txt"], ["--prediction lost.txt cannot be read", "name a text file"]),
         (["generate", "x", "--top-p", "1.5"], ["--top-p is 1.5", "from 0 to 1"]),
         (["generate", "x", "--no-speculation", "--draft-here"], ["--no-speculation", "drop --draft-here"]),
         (["generate", "x", "--draft-here", "--method", "magic"], ["'magic' is unknown", "lookup"]),
