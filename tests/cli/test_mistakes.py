@@ -66,6 +66,11 @@ def taken_port() -> Iterator[int]:
         (["store", "key", "no/where"], ["cannot write no/where"]),
         (["serve", "cook"], ["No such command 'cook'"]),
         (["train", "demo-pair", "--target-steps", "1"], ["--target-steps is 1", "from 10 to 1000000"]),
+        (["train", "text-draft", "--steps", "1"], ["--steps is 1", "from 10 to 1000000"]),
+        (
+            ["bench", "first", "--draft", "text-draft", "--target", "org/name"],
+            ["is trained for", "org/name"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
