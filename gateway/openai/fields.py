@@ -51,6 +51,7 @@ class GenerationFields(_Fields):
     logit_bias: dict[str, float] = Field(default_factory=dict)
     seed: int | None = None
     stop: Any = None
+    prediction: Any = None
 
     top_k: int = 0
     min_p: float = 0.0
@@ -61,7 +62,6 @@ class GenerationFields(_Fields):
     ignore_eos: bool = False
     return_token_ids: bool = False
     speculation: Speculation = Field(default_factory=Speculation)
-    prediction: Any = None  # the chat field, taken by both
 
 
 class CompletionFields(GenerationFields):
