@@ -24,7 +24,7 @@ from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.verifier_host import VerifierHost
 from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
-from nacre.session import SessionLimits, SpeculationMode, open_session
+from nacre.session import SessionLimits, SpeculationMode, check_prediction, open_session
 from nacre.session.observed import MOST_BEST
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
@@ -128,6 +128,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         if top_logprobs > 20:
             raise InvalidArgument(f"top_logprobs is {top_logprobs}; at most 20 are reported", param="top_logprobs")
         _check_observe(request.observe)
+        check_prediction(request.prediction, vocab_size=info.vocab_size, max_positions=info.max_positions)
         seed = request.seed if request.HasField("seed") else self._draw_seed()
         stop_ids = set(request.stop_ids) | (set() if request.ignore_eos else set(info.eos_ids))
         machine = open_session(
@@ -151,7 +152,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             top_logprobs=top_logprobs,
             history=history,
         )
-        session = self._host.open(machine, engine, seed)
+        session = self._host.open(machine, engine, seed, prediction=tuple(request.prediction))
         log.debug(
             "session %s opened: %d prompt tokens",
             session.id,
@@ -274,6 +275,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             system_fingerprint=self._served.fingerprint,
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
             ordinal=ordinal,
+            prediction=() if owner else session.prediction,
         )
 
     def _tenant_tag(self, tenant: str) -> int:

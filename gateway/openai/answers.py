@@ -82,12 +82,18 @@ def echoed(job: Job, index: int) -> str:
 
 def usage(job: Job, figures: Figures) -> dict[str, Any]:
     prompt_tokens = sum(len(prompt.ids) for prompt in job.prompts)
-    return {
+    told: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": figures.completion_tokens,
         "total_tokens": prompt_tokens + figures.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": min(figures.cached_tokens, prompt_tokens)},
     }
+    if job.request.prediction:
+        told["completion_tokens_details"] = {
+            "accepted_prediction_tokens": figures.accepted_prediction_tokens,
+            "rejected_prediction_tokens": figures.rejected_prediction_tokens,
+        }
+    return told
 
 
 def metrics(figures: Figures) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class GenerationFields(_Fields):
     logit_bias: dict[str, float] = Field(default_factory=dict)
     seed: int | None = None
     stop: Any = None
+    prediction: Any = None
 
     top_k: int = 0
     min_p: float = 0.0
@@ -100,7 +101,6 @@ _REFUSED: dict[str, Callable[[Any], bool]] = {
     "response_format": _no_plain_text,
     "audio": _always,
     "modalities": lambda value: value != ["text"],
-    "prediction": _always,
     "web_search_options": _always,
     "use_beam_search": _truthy,
     "length_penalty": lambda value: value != 1,

@@ -6,6 +6,7 @@ verifier cut its commits; what was committed past it is dropped and the rest of 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from gateway.failover import RoutedSession
 from gateway.openai.job import Job
 from gateway.plane import Plane
+from nacre.drafting.prediction import appeared
 from nacre.errors import NacreError
 from nacre.text import OutputText, Released, TokenEntry
 from nacre.v1 import session_pb2 as pb
@@ -37,6 +39,8 @@ class Figures:
     """What a request took, over all its choices."""
 
     completion_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
     cached_tokens: int = 0
     failovers: int = 0
     seed: int = 0
@@ -80,6 +84,7 @@ class Generation:
             await self._listen(begun)
             self._session.close()
             await self._session.settled(FIGURES_WAIT_S)
+            await self._judge_prediction(figures)
             figures.add(self._session, self._tokens, first_of_prompt=self._index % self._job.n == 0)
             self._plane.metrics.speculated(self._session.statistics)
         except NacreError as error:
@@ -87,6 +92,15 @@ class Generation:
             raise
         finally:
             self._session.close()
+
+    async def _judge_prediction(self, figures: Figures) -> None:
+        """How much of the client's prediction the answer turned out to contain."""
+        prediction = self._job.request.prediction
+        if prediction:  # in a thread: two long texts would hold up everyone's tokens
+            output = self._session.output[: self._tokens]
+            accepted = await asyncio.to_thread(appeared, prediction, output)
+            figures.accepted_prediction_tokens += accepted
+            figures.rejected_prediction_tokens += len(prediction) - accepted
 
     async def _listen(self, begun: float) -> None:
         metrics = self._plane.metrics

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from gateway.openai.errors import unknown_model
 from gateway.openai.fields import ChatFields, CompletionFields, GenerationFields, shown
-from gateway.openai.prompts import Prompt, chat_prompt, check_text, completion_prompts
+from gateway.openai.prompts import Prompt, chat_prompt, check_text, completion_prompts, prediction_ids
 from gateway.served import ServedModel
 from gateway.settings import GatewaySettings
 from nacre.errors import InvalidArgument
@@ -73,6 +73,7 @@ async def completion_job(
         raise InvalidArgument("echo together with logprobs is not supported; leave one of them out", param="echo")
     _check_common(fields, served, settings)
     prompts = await completion_prompts(fields, served, settings)
+    prediction = await prediction_ids(fields.prediction, served)
     wanted = fields.max_tokens
     room = [served.max_positions - len(prompt.ids) for prompt in prompts]
     if wanted is None:
@@ -80,7 +81,17 @@ async def completion_job(
     else:
         max_tokens = [_max_tokens("max_tokens", wanted, left, served) for left in room]
     return _job(
-        fields, served, settings, prompts, max_tokens, top, chat=False, echo=fields.echo, label=label, tenant=tenant
+        fields,
+        served,
+        settings,
+        prompts,
+        max_tokens,
+        prediction,
+        top,
+        chat=False,
+        echo=fields.echo,
+        label=label,
+        tenant=tenant,
     )
 
 
@@ -96,12 +107,23 @@ async def chat_job(
         raise InvalidArgument("top_logprobs needs logprobs to be true; set it or leave both out", param="top_logprobs")
     _check_common(fields, served, settings)
     prompt = await chat_prompt(fields, served)
+    prediction = await prediction_ids(fields.prediction, served)
     name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
     wanted = getattr(fields, name)
     room = served.max_positions - len(prompt.ids)
     max_tokens = room if wanted is None else _max_tokens(name, wanted, room, served)
     return _job(
-        fields, served, settings, [prompt], [max_tokens], top, chat=True, echo=False, label=label, tenant=tenant
+        fields,
+        served,
+        settings,
+        [prompt],
+        [max_tokens],
+        prediction,
+        top,
+        chat=True,
+        echo=False,
+        label=label,
+        tenant=tenant,
     )
 
 
@@ -130,6 +152,7 @@ def _job(
     settings: GatewaySettings,
     prompts: list[Prompt],
     max_tokens: list[int],
+    prediction: list[int],
     top_logprobs: int,
     *,
     chat: bool,
@@ -146,6 +169,7 @@ def _job(
         ignore_eos=fields.ignore_eos,
         speculation=mode_to_wire(mode),
         label=label.encode()[:MAX_LABEL_BYTES].decode("utf-8", "ignore"),
+        prediction=prediction,
     )
     if fields.seed is not None:
         request.seed = seed_to_key(fields.seed)

@@ -1,4 +1,4 @@
-"""The four shapes of `prompt`, and chat messages, as token ids. All refusals name the field."""
+"""The four shapes of `prompt`, chat messages and predictions, as token ids. All refusals name the field."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.openai.fields import ChatFields, CompletionFields, shown
 from gateway.served import ServedModel
 from gateway.settings import GatewaySettings
 from nacre.errors import InvalidArgument
+from nacre.session import check_prediction
 
 #: Shorter texts are tokenized on the event loop; longer ones would hold up everyone's tokens.
 _INLINE_CHARS = 4096
@@ -63,6 +64,25 @@ async def chat_prompt(fields: ChatFields, served: ServedModel) -> Prompt:
     text = served.chat.render(messages, fields.chat_template_kwargs)
     # The template writes the special tokens itself.
     return _checked(await encode(text, served, param="messages", add_special_tokens=False), text, served, "messages")
+
+
+async def prediction_ids(value: Any, served: ServedModel) -> list[int]:
+    """What the client expects the answer to be, none where it does not say. Raises InvalidArgument."""
+    if value is None:
+        return []
+    if not isinstance(value, dict) or value.get("type") != "content":
+        raise InvalidArgument(
+            f'prediction is {shown(value)}; it must be an object with type "content" and the expected content',
+            param="prediction",
+        )
+    content = value.get("content")
+    if isinstance(content, list):
+        content = _joined(content, "prediction", "prediction")
+    if not isinstance(content, str):
+        raise InvalidArgument(f"prediction.content is {shown(content)}; it must be text", param="prediction")
+    ids = await encode(content, served, param="prediction", add_special_tokens=False)
+    check_prediction(ids, vocab_size=served.vocab_size, max_positions=served.max_positions)
+    return ids
 
 
 async def encode(text: str, served: ServedModel, *, param: str, add_special_tokens: bool) -> list[int]:
@@ -127,14 +147,20 @@ def _message(index: int, message: Any) -> dict[str, Any]:
         raise InvalidArgument(f"{where}.tool_calls is not supported here; leave it out", param="messages")
     content = message.get("content")
     if isinstance(content, list):
-        content = "".join(_text_part(f"{where}.content[{i}]", part) for i, part in enumerate(content))
+        content = _joined(content, where, "messages")
     if not isinstance(content, str):
         raise InvalidArgument(f"{where}.content is {shown(content)}; it must be text", param="messages")
     # Templates know the older word.
     return {"role": "system" if role == "developer" else role, "content": content}
 
 
-def _text_part(where: str, part: Any) -> str:
-    if isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str):
-        return part["text"]
-    raise InvalidArgument(f"{where} is {shown(part)}; only parts of type text are supported", param="messages")
+def _joined(parts: list[Any], where: str, param: str) -> str:
+    """The text of content that comes in parts."""
+    texts = []
+    for index, part in enumerate(parts):
+        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise InvalidArgument(
+                f"{where}.content[{index}] is {shown(part)}; only parts of type text are supported", param=param
+            )
+        texts.append(part["text"])
+    return "".join(texts)

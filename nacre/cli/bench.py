@@ -84,7 +84,7 @@ def bench(
     from nacre.bench.spec_bench import write_spec_bench
     from nacre.bench.timeline import telling
     from nacre.cli.bench_report import print_list, print_report
-    from nacre.cli.model_files import inflated_target, resolve
+    from nacre.cli.model_files import draft_model, inflated_target
     from nacre.cli.output import ChildLog, Steps, note, print_json
     from nacre.runtime.processes import run_until_signalled
 
@@ -110,7 +110,7 @@ def bench(
         baselines=_baselines(chosen),
         rig=RigOptions(
             target=inflated_target(target, parameters),
-            draft=resolve(draft or "demo-draft"),
+            draft=draft_model(draft, target),
             dtype=dtype or "bfloat16",
             threads=threads or 1,
             pin=pin,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +33,10 @@ def generate(
         list[str] | None, flags.word("--stop", "End before this text; may be given several times.", "TEXT")
     ] = None,
     count: Annotated[int, flags.whole("--n", "Completions of the prompt.", 1, 128)] = 1,
+    prediction: Annotated[
+        Path | None,
+        flags.word("--prediction", "What the text is expected to be; makes it faster where that is right.", "FILE"),
+    ] = None,
     no_speculation: Annotated[bool, typer.Option("--no-speculation", help="The target alone: same text.")] = False,
     drafters: Annotated[
         int | None, flags.whole("--drafters", "Drafters to ask for; default: the gateway decides.", 0, 64)
@@ -56,6 +61,7 @@ def generate(
     nacre generate 'import ' --seed 7 --temperature 0.7 --stop $'\\n\\n'
     nacre generate - --json < prompt.txt
     nacre generate 'class Stack:' --draft-here --method lookup    # guess on this machine, no torch needed
+    nacre generate - --prediction before.py --draft-here --method prediction < prompt.txt
     """
     from nacre.errors import InvalidArgument
     from nacre.runtime.processes import run_until_signalled
@@ -82,6 +88,7 @@ def generate(
         "stop": tuple(stop or ()),
         "speculation": SpeculationMode.OFF if no_speculation else SpeculationMode.LATENCY,
         "drafters": 0 if no_speculation else drafters,
+        "prediction": _read(prediction) if prediction is not None else (),
     }
     here = None
     if draft_here:
@@ -209,6 +216,16 @@ def _proposer_here(**values: Any) -> _Here:
     )
     options = {"proposer": built.proposer, "drafting": limits, "batch_nodes": settings.batch_nodes}
     return _Here(options, built.handshake.tokenizer_fingerprint, settings.draft)
+
+
+def _read(file: Path) -> str:
+    from nacre.errors import InvalidArgument
+
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise InvalidArgument(f"--prediction {file} cannot be read ({reason}); name a text file") from None
 
 
 def _check_address(address: str) -> None:

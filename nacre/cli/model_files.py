@@ -1,4 +1,4 @@
-"""What a model directory holds, read without torch: shape, parameters, bytes; and the cache of inflated models."""
+"""What a model directory holds, read without torch: shape, parameters, bytes; and the cache of models made here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 from nacre.errors import FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 
 MAX_HEADER_BYTES = 100 * 1024 * 1024
+#: With its checkpoint, while it is being trained.
+_TEXT_DRAFT_BYTES = 16_000_000
+#: What `--draft` calls the weak draft model of the recipe (`nacre train text-draft`).
+TEXT_DRAFT = "text-draft"
 #: What a bundled target is inflated to where it stands in for a large one.
 INFLATED_PARAMETERS = 113_000_000
 
@@ -99,8 +104,9 @@ def cache_folder() -> Path:
 
 
 def cached_models() -> list[Path]:
-    """The inflated models made so far."""
-    return sorted(file.parent for file in (cache_folder() / "inflated").glob("*/*/config.json"))
+    """The models made so far: inflated ones, then weak draft models."""
+    kinds = [cache_folder() / kind for kind in ("inflated", "text-drafts")]
+    return [file.parent for kind in kinds for file in sorted(kind.glob("*/*/config.json"))]
 
 
 def inflated_path(source: Path, parameters: int) -> Path:
@@ -115,23 +121,46 @@ def make_inflated(source: Path, parameters: int) -> Path:
         return wanted
     from nacre.training.inflate import inflate
 
-    # Made beside its place and moved there whole: one that was interrupted is never taken for finished.
-    making = wanted.with_name(f".{wanted.name}.{os.getpid()}")
-    try:
-        inflate(source, making, parameters=parameters)
-        try:
-            making.rename(wanted)
-        except OSError:
-            if not (wanted / "config.json").is_file():  # else another process was faster
-                raise
-    except OSError as error:
-        raise ResourceExhausted(
-            f"cannot write the inflated model to {wanted.parent} ({error.strerror or error}); "
-            f"it takes about {parameters * 2 // 1_000_000} MB: make room or set NACRE_CACHE"
-        ) from None
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
+    def make(folder: Path) -> None:
+        inflate(source, folder, parameters=parameters)
+
+    _make_once(wanted, make, about_bytes=2 * parameters)
     return wanted
+
+
+def text_draft_path(target: Path) -> Path:
+    """Where the weak draft model of `target` is kept; see `inflated_path`."""
+    return cache_folder() / "text-drafts" / _digest(target) / TEXT_DRAFT
+
+
+def make_text_draft(target: Path) -> Path:
+    """The weak draft model of `target`, trained if it is not in the cache yet: minutes. Raises NacreError."""
+    wanted = text_draft_path(target)
+    if (wanted / "config.json").is_file():
+        return wanted
+    from nacre.training.text_draft import train_text_draft
+
+    def make(folder: Path) -> None:
+        train_text_draft(folder, target=target)
+        shutil.rmtree(folder / "training", ignore_errors=True)
+
+    _make_once(wanted, make, about_bytes=_TEXT_DRAFT_BYTES)
+    return wanted
+
+
+def draft_model(draft: str | None, target: str | None) -> str:
+    """The directory or hub id that guesses; `text-draft` is trained for the target, once."""
+    if draft != TEXT_DRAFT:
+        return resolve(draft or "demo-draft")
+    from nacre.cli.output import Steps
+
+    folder = Path(resolve(target or "demo-target")).expanduser()
+    if not folder.is_dir():
+        raise InvalidArgument(f"--draft {TEXT_DRAFT} is trained for a model directory and {str(folder)!r} is none")
+    if (text_draft_path(folder) / "config.json").is_file():
+        return str(text_draft_path(folder))
+    with Steps().step(f"training a weak draft model for {folder.name}, once; some minutes"):
+        return str(make_text_draft(folder))
 
 
 def inflated_target(target: str | None, parameters: str | None) -> str:
@@ -162,6 +191,25 @@ def parse_count(text: str) -> int:
     except (ValueError, OverflowError):
         raise InvalidArgument(f"{text!r} is no number of parameters; write 113000000 or 113M") from None
     return count
+
+
+def _make_once(wanted: Path, make: Callable[[Path], None], *, about_bytes: int) -> None:
+    """Made beside its place and moved there whole: what was interrupted is never taken for finished."""
+    making = wanted.with_name(f".{wanted.name}.{os.getpid()}")
+    try:
+        make(making)
+        try:
+            making.rename(wanted)
+        except OSError:
+            if not (wanted / "config.json").is_file():  # else another process was faster
+                raise
+    except OSError as error:
+        raise ResourceExhausted(
+            f"cannot write the model to {wanted.parent} ({error.strerror or error}); "
+            f"it takes about {about_bytes // 1_000_000} MB: make room or set NACRE_CACHE"
+        ) from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def _digest(path: Path) -> str:

@@ -121,14 +121,22 @@ class AsyncClient:
             await asyncio.sleep(delay_s)
         raise AssertionError("the last attempt returns or raises")
 
-    async def start(self, prompt: str | Sequence[int], **options: Any) -> Generation:
-        """A generation of `prompt` (text, or token ids); `options` are the fields of `Request`."""
+    async def start(
+        self, prompt: str | Sequence[int], *, prediction: str | Sequence[int] = (), **options: Any
+    ) -> Generation:
+        """A generation of `prompt` (text, or token ids); `options` are the other fields of `Request`.
+
+        `prediction` (likewise) is what the output is expected to be, for drafters that can use it.
+        """
         vocabulary = await self.vocabulary()
-        tokens = vocabulary.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else list(prompt)
+        if isinstance(prompt, str):
+            prompt = vocabulary.encode(prompt, add_special_tokens=True)
+        if isinstance(prediction, str):
+            prediction = vocabulary.encode(prediction, add_special_tokens=False)
         return Generation(
             self._stub,
             self.address,
-            Request(prompt=tuple(tokens), **options),
+            Request(prompt=tuple(prompt), prediction=tuple(prediction), **options),
             vocabulary=vocabulary,
             worker=self._worker,
             handshake=messages.handshake(tokenizer_fingerprint=vocabulary.fingerprint),

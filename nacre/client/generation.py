@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to generate. `prompt` are token ids; `top_logprobs` -1 asks for no log-probabilities."""
+    """What to generate. `prompt` are token ids; `top_logprobs` -1 asks for no log-probabilities.
+
+    `prediction` are token ids that the output is expected to be; it changes its speed, never its text.
+    """
 
     prompt: tuple[int, ...]
     max_tokens: int = 128
@@ -46,6 +49,7 @@ class Request:
     drafters: int | None = None
     top_logprobs: int = -1
     label: str = ""
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,7 @@ class Generation:
             ignore_eos=request.ignore_eos,
             speculation=messages.mode_to_wire(request.speculation),
             label=request.label,
+            prediction=request.prediction,
         )
         if self.seed is not None:
             message.seed = self.seed
@@ -246,7 +251,7 @@ class Generation:
             raise Internal("the verifier that took over is not the same as the one before; the text cannot go on")
         self.system_fingerprint = opened.system_fingerprint
         self.drafter_ticket = opened.drafter_ticket
-        drafting.opened(opened, (*self.request.prompt, *self.tokens), len(self.request.prompt))
+        drafting.opened(opened, self.request, tuple(self.tokens))
 
     def _commit(self, commit: Commit) -> Piece | None:
         known = len(self.request.prompt) + len(self.tokens) - commit.position
@@ -303,11 +308,16 @@ class _DeviceDrafting:
         self._number: int | None = None
         self._writer: asyncio.Task[None] | None = None
 
-    def opened(self, opened: pb.Opened, tokens: tuple[int, ...], prompt_length: int) -> None:
+    def opened(self, opened: pb.Opened, request: Request, output: tuple[int, ...]) -> None:
         if self._worker is None:
             return
-        params = messages.sampling_from_wire(opened.sampling)
-        context = DraftContext(tokens, prompt_length, params, opened.noise_key)
+        context = DraftContext(
+            tokens=(*request.prompt, *output),
+            prompt_length=len(request.prompt),
+            params=messages.sampling_from_wire(opened.sampling),
+            key=opened.noise_key,
+            prediction=request.prediction,
+        )
         self._number = self._worker.open(
             context,
             end_position=opened.end_position,

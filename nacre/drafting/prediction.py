@@ -15,11 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.proposer import (
+    MOST_PREDICTED,
+    TIP,
+    DraftContext,
+    Expansion,
+    Guess,
+    Observation,
+    ProposerTraits,
+)
 from nacre.drafting.suffix_index import LONGEST, SuffixIndex
 from nacre.errors import InvalidArgument
 
-MOST_PREDICTED = 1 << 17
 _LEAST_MATCH = 2
 _TRUSTED = 12  # the beginning counts as a match so long
 _CANDIDATES = 64
@@ -55,10 +62,7 @@ class PredictionProposer:
         return ProposerTraits(name="prediction", shape="chain", batch=1, reach=self._length)
 
     def open(self, session: int, context: DraftContext) -> None:
-        prediction = context.prediction[:MOST_PREDICTED]
-        index = SuffixIndex(MOST_PREDICTED)
-        index.extend(prediction)
-        text = self._texts[session] = _Text(prediction, index, _Place(0, _TRUSTED, ()))
+        text = self._texts[session] = _begun(context.prediction)
         text.place = _moved(text, text.place, context.tokens[context.prompt_length :])
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
@@ -83,6 +87,29 @@ class PredictionProposer:
             Guess(token, (place.matched + i) / (place.matched + i + 1), TIP if i == 0 else i - 1)
             for i, token in enumerate(following)
         ]
+
+
+def appeared(prediction: Sequence[int], output: Sequence[int]) -> int:
+    """How many tokens of a prediction are in the output, as the cursor followed it: each counts once.
+
+    A fact about two texts: it does not depend on who guessed, or on whether anybody did.
+    """
+    text = _begun(prediction)
+    found = bytearray(len(text.prediction))
+    for token in output:
+        before, text.place = text.place.cursor, _moved(text, text.place, (token,))
+        cursor, matched = text.place.cursor, text.place.matched
+        first = before if cursor == before + 1 else max(0, cursor - matched)
+        if matched:
+            found[first:cursor] = b"\1" * (cursor - first)
+    return sum(found)
+
+
+def _begun(prediction: Sequence[int]) -> _Text:
+    known = tuple(prediction[:MOST_PREDICTED])
+    index = SuffixIndex(MOST_PREDICTED)
+    index.extend(known)
+    return _Text(known, index, _Place(0, _TRUSTED, ()))
 
 
 def _longest_ahead(cursor: int, match: tuple[int, int]) -> tuple[int, bool, int]:

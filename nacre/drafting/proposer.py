@@ -61,6 +61,8 @@ class DraftContext:
     tenant: int = 0
 
 
+#: Most tokens of a prediction, whatever the context of the model.
+MOST_PREDICTED = 1 << 17
 #: Most tokens of an observation's context, and of its tokens.
 CONTEXT_TOKENS = 4
 OBSERVED_TOKENS = 32

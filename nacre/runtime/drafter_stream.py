@@ -36,6 +36,7 @@ def draft_context(opened: pb.Opened) -> DraftContext:
         prompt_length=opened.prompt_length,
         params=messages.sampling_from_wire(opened.sampling),
         key=opened.noise_key,
+        prediction=tuple(opened.prediction),
         tenant=opened.tenant_tag,
     )
 

@@ -45,6 +45,8 @@ class HostedSession:
     machine: VerifierSession
     engine: EngineSession
     seed: int
+    #: What the owner expects the output to be, for methods that can use it.
+    prediction: tuple[int, ...] = ()
     totals: Totals = field(default_factory=Totals)
     failure: NacreError | None = None
     owners: int = 0

@@ -91,8 +91,13 @@ class VerifierHost:
     def session_count(self) -> int:
         return len(self._sessions)
 
-    def open(self, machine: VerifierSession, engine: EngineSession, seed: int) -> HostedSession:
-        """Admits a session; its opener is its owner. Raises ResourceExhausted or Unavailable."""
+    def open(
+        self, machine: VerifierSession, engine: EngineSession, seed: int, *, prediction: tuple[int, ...] = ()
+    ) -> HostedSession:
+        """Admits a session; its opener is its owner. Raises ResourceExhausted or Unavailable.
+
+        `prediction` is what the owner expects the output to be, for those that guess.
+        """
         if self.draining:
             raise Unavailable("this verifier is draining; open the session on another one")
         if len(self._sessions) >= self.limits.max_sessions:
@@ -106,6 +111,7 @@ class VerifierHost:
             machine=machine,
             engine=engine,
             seed=seed,
+            prediction=prediction,
             owners=1,
             ready_since=self._clock(),
         )

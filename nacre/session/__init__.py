@@ -16,6 +16,7 @@ from nacre.session.verifier import (
     SessionLimits,
     VerifierSession,
     VerifyPlan,
+    check_prediction,
     open_session,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "SpeculationMode",
     "VerifierSession",
     "VerifyPlan",
+    "check_prediction",
     "confidence_byte",
     "open_session",
     "survival_of",

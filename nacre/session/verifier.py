@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from nacre.drafting.proposer import MOST_PREDICTED
 from nacre.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
 from nacre.pacing import Reputation
 from nacre.sampling import Choice
@@ -300,13 +301,8 @@ def open_session(
     """
     if not prompt:
         raise InvalidArgument("the prompt is empty; send at least one token", param="prompt")
-    for name, tokens in (("prompt", prompt), ("resume", resume)):
-        for index, token in enumerate(tokens):
-            if not 0 <= token < vocab_size:
-                raise InvalidArgument(
-                    f"{name}[{index}] is {token}; token ids of this model are 0 to {vocab_size - 1}",
-                    param=name,
-                )
+    _check_ids("prompt", prompt, vocab_size)
+    _check_ids("resume", resume, vocab_size)
     if max_tokens < 1:
         raise InvalidArgument(f"max_tokens is {max_tokens}; it must be at least 1", param="max_tokens")
     if len(prompt) >= max_positions:
@@ -339,3 +335,21 @@ def open_session(
         keep_choices=keep_choices,
         limits=limits,
     )
+
+
+def check_prediction(prediction: Sequence[int], *, vocab_size: int, max_positions: int) -> None:
+    """What an owner expects the output to be. Raises InvalidArgument if no output could be that."""
+    most = min(max_positions, MOST_PREDICTED)
+    if len(prediction) > most:
+        raise InvalidArgument(
+            f"prediction has {len(prediction)} tokens; at most {most} are taken here: shorten it", param="prediction"
+        )
+    _check_ids("prediction", prediction, vocab_size)
+
+
+def _check_ids(name: str, tokens: Sequence[int], vocab_size: int) -> None:
+    for index, token in enumerate(tokens):
+        if not 0 <= token < vocab_size:
+            raise InvalidArgument(
+                f"{name}[{index}] is {token}; token ids of this model are 0 to {vocab_size - 1}", param=name
+            )

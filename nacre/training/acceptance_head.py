@@ -30,7 +30,7 @@ from nacre.models.python_text import Module, prompts_from, standard_library
 from nacre.pacing.acceptance_head import FILE_NAME, INPUTS, AcceptanceHead
 from nacre.sampling import History, RowContext, SamplingParams, draft_scores
 from nacre.training.evaluate import continue_prompt
-from nacre.training.lean_llama import LeanLlama, load_hugging_face
+from nacre.training.lean_llama import LeanLlama, load_of_recipe
 from nacre.training.loop import Report, silent
 from nacre.training.parallel import Workers
 
@@ -95,7 +95,7 @@ def train_acceptance_head(
     modules = standard_library()
     seen = [module for module in modules if not module.held_out]
     unseen = [module for module in modules if module.held_out]
-    pair = _loaded(target), _loaded(draft)
+    pair = load_of_recipe(target), load_of_recipe(draft)
     race_temperature = _race_temperature(draft)
     tokenizer = Tokenizer.from_file(str(draft / "tokenizer.json"))
     with Workers(threads) as workers:
@@ -131,15 +131,6 @@ def train_acceptance_head(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(weights, separators=(",", ":")) + "\n", encoding="utf-8")
     return HeadResult(path, len(known.accepted), len(fresh.accepted), float(fresh.accepted.mean()), heads)
-
-
-def _loaded(folder: Path) -> LeanLlama:
-    try:
-        return load_hugging_face(folder)
-    except (OSError, KeyError, RuntimeError) as wrong:
-        raise FailedPrecondition(
-            f"{folder} is no model that `nacre train demo-pair` made ({type(wrong).__name__}: {wrong}); name one"
-        ) from None
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The model cards of the bundled pair: what a model is, how it was made, and its figures on held-out text."""
+"""Model cards: what a model of the recipes is, how it was made, and its figures on held-out text."""
 
 from __future__ import annotations
 
@@ -109,6 +109,55 @@ Loss {figures.draft_loss:.3f} nats per token (windows of {figures.short_window:,
 {_REMAKE}"""
 
 
+def text_draft_card(
+    shape: Shape, target: str, made: Provenance, loss: float, rows: Sequence[tuple[str, str, Acceptance]]
+) -> str:
+    """`rows` are kind of text, name of the draft model, and its acceptance there."""
+    children = sorted(rows[0][2].by_children)
+    cells = [
+        [
+            kind,
+            name,
+            _temperature(row),
+            *(f"{row.by_children[count]:.3f}" for count in children),
+            f"{row.overlap:.3f}",
+            f"{row.repeated_4grams:.2f}",
+        ]
+        for kind, name, row in rows
+    ]
+    heads = ["text", "draft model", "T", *_counted(children), "1 - TV", "repeated 4-grams"]
+    return f"""{_HEAD}# A weak draft model
+
+A {_millions(shape.parameters())}-parameter Llama of {shape.layers} layers beside `{target}`, whose tokenizer it has. It
+has read the training text and nothing of its target's: a draft model that is weak on purpose, to measure with.
+
+{_shape_table(shape)}
+## Training
+
+The standard library of Python {made.python}: {made.modules} modules, {_millions(made.corpus_tokens)} tokens of code
+and its documentation; a further {made.held_out_modules} modules ({made.held_out_tokens:,} tokens) were kept from it.
+
+Next-token cross-entropy over {made.draft_steps:,} steps ({_millions(made.draft_tokens)} tokens); no distillation.
+Muon for the matrices, Adam for the rest; fp32, saved as bf16. Seed {made.seed}, torch {made.torch}.
+
+## Measured on held-out modules
+
+Loss {loss:.3f} nats per token.
+
+Race acceptance of guesses on the target's own continuations of held-out code and of held-out documentation strings
+({rows[0][2].positions:,} places each): how often the target's token is among the draft model's best.
+
+{_table(heads, cells)}
+
+Small models loop when greedy, and looping text is easy to draft: read T = 0 beside its repeated 4-grams.
+
+## Make it again
+
+`nacre train text-draft`; the training text is the Python standard library's source (Python Software Foundation
+License).
+"""
+
+
 def _millions(number: int) -> str:
     return f"{number / 1e6:.2f} M"
 
@@ -136,7 +185,6 @@ Seed {made.seed}, torch {made.torch}."""
 def _acceptance(pair: Sequence[Acceptance]) -> str:
     children = sorted(pair[0].by_children)
     depths = range(len(pair[0].by_depth))
-    counts = [f"{count} child" if count == 1 else f"{count} children" for count in children]
     by_children = [
         [
             _temperature(row),
@@ -151,7 +199,7 @@ def _acceptance(pair: Sequence[Acceptance]) -> str:
     return f"""Race acceptance of the draft's guesses on the target's own continuations of held-out prompts
 ({pair[0].positions:,} places): how often the target's token is among the draft's best.
 
-{_table(["T", *counts, "1 - TV", "race temperature", "repeated 4-grams"], by_children)}
+{_table(["T", *_counted(children), "1 - TV", "race temperature", "repeated 4-grams"], by_children)}
 
 By depth (one child; given that all before were accepted):
 
@@ -159,6 +207,10 @@ By depth (one child; given that all before were accepted):
 
 Small models loop when greedy, and looping text is easy to draft: read T = 0 beside its repeated 4-grams.
 """
+
+
+def _counted(children: Sequence[int]) -> list[str]:
+    return [f"{count} child" if count == 1 else f"{count} children" for count in children]
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -31,12 +31,11 @@ from nacre.training.corpus import token_stream
 from nacre.training.distill import Recipe, distil_draft, start_from_target
 from nacre.training.evaluate import held_out_loss, race_acceptance
 from nacre.training.lean_llama import LeanLlama, Shape, load_hugging_face, save_hugging_face
-from nacre.training.loop import Report
+from nacre.training.loop import Report, checked_steps, keep_plan
 from nacre.training.parallel import Workers
-from nacre.training.pretrain import PHASES, Phase, train_target
+from nacre.training.pretrain import PHASES, Phase, train_on_text
 
 TEMPERATURES = (1.0, 0.7, 0.0)
-MAX_STEPS = 1_000_000
 _PROBE_ROWS = 16
 
 
@@ -124,14 +123,14 @@ def train_demo_pair(
     without its library's source, or where `out` holds a run with another plan.
     """
     scale = QUICK if quick else FULL
-    target_steps = _checked("target_steps", target_steps, scale.target_steps)
-    draft_steps = _checked("draft_steps", draft_steps, scale.draft_steps)
+    target_steps = checked_steps("target_steps", target_steps, scale.target_steps)
+    draft_steps = checked_steps("draft_steps", draft_steps, scale.draft_steps)
     if threads < 1:
         raise InvalidArgument(f"threads is {threads}, must be at least 1", param="threads")
     work = out / "training"
     if not resume and (work / "plan.json").exists():
         raise FailedPrecondition(f"{out} already holds a run; resume it or choose another directory", param="out")
-    _write_plan(work / "plan.json", quick=quick, target_steps=target_steps, draft_steps=draft_steps, seed=seed)
+    keep_plan(work / "plan.json", quick=quick, target_steps=target_steps, draft_steps=draft_steps, seed=seed)
     with _reporting(report) as reporting, Workers(threads) as workers:
         run = _Run(out, scale, (target_steps, draft_steps), seed, workers, reporting, stop_after)
         return run.all_stages()
@@ -177,9 +176,10 @@ class _Run:
 
     def _make_target(self) -> LeanLlama | None:
         model = LeanLlama(self._scale.target, self._seed)
-        train_target(
+        train_on_text(
             model,
             self._stream,
+            stage="target",
             steps=self._steps[0],
             checkpoint=self._out / "training" / "target.safetensors",
             seed=self._seed,
@@ -269,29 +269,6 @@ class _Run:
             draft_steps=self._steps[1],
             draft_tokens=self._steps[1] * recipe.rows * recipe.length,
         )
-
-
-def _checked(name: str, steps: int | None, default: int) -> int:
-    if steps is None:
-        return default
-    if not 10 <= steps <= MAX_STEPS:
-        raise InvalidArgument(f"{name} is {steps}, must be 10 to {MAX_STEPS:,}", param=name)
-    return steps
-
-
-def _write_plan(path: Path, **plan: int) -> None:
-    """Write the plan of a new run; refuse to continue a run under another plan."""
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before != plan:
-            raise FailedPrecondition(
-                f"{path.parent.parent} holds a run planned as {before}, not {plan}; repeat its flags "
-                "or choose another directory",
-                param="out",
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_held_out(path: Path, modules: list[Module]) -> None:

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nacre.errors import FailedPrecondition
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -221,6 +223,16 @@ def load_hugging_face(folder: Path) -> LeanLlama:
             for name, part in _block_tensors(f"model.layers.{layer}.", block):
                 part.copy_(tensors[name])
     return model
+
+
+def load_of_recipe(folder: Path) -> LeanLlama:
+    """As `load_hugging_face`, for a directory that a user has named. Raises FailedPrecondition."""
+    try:
+        return load_hugging_face(folder)
+    except (OSError, KeyError, RuntimeError) as wrong:
+        raise FailedPrecondition(
+            f"{folder} is no model that `nacre train demo-pair` made ({type(wrong).__name__}: {wrong}); name one"
+        ) from None
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -22,8 +22,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.training.optimizer import MuonAdam
 from nacre.training.parallel import Workers
+
+#: Most steps of a stage.
+MAX_STEPS = 1_000_000
 
 Report = Callable[[str, int, int, float], None]
 """Called as (stage, steps done, steps in all, smoothed loss)."""
@@ -77,6 +81,30 @@ def run_steps(
         report(plan.stage, step + 1, plan.steps, smoothed)
         if (step + 1) % plan.checkpoint_every == 0 or step + 1 == last:
             save_checkpoint(checkpoint, model, optimizer, extra, step + 1, smoothed)
+
+
+def checked_steps(name: str, steps: int | None, default: int) -> int:
+    """The steps of a stage, the recipe's where none are asked for. Raises InvalidArgument."""
+    if steps is None:
+        return default
+    if not 10 <= steps <= MAX_STEPS:
+        raise InvalidArgument(f"{name} is {steps}, must be 10 to {MAX_STEPS:,}", param=name)
+    return steps
+
+
+def keep_plan(path: Path, **plan: int) -> None:
+    """Write the plan of a new run (`out`/training/plan.json); refuse to continue a run under another plan."""
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != plan:
+            raise FailedPrecondition(
+                f"{path.parent.parent} holds a run planned as {before}, not {plan}; repeat its flags "
+                "or choose another directory",
+                param="out",
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
 
 
 def save_checkpoint(

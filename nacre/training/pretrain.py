@@ -1,4 +1,4 @@
-"""Train the target on text: next-token cross-entropy over windows that grow from 256 to 2,048 tokens.
+"""Train a model on text: next-token cross-entropy over windows that grow from 256 to 2,048 tokens.
 
 Short windows first (most of what can be learned is near, and they are cheap), long ones while the learning
 rate falls, so that the model knows the positions it will serve.
@@ -51,10 +51,11 @@ def next_token_loss(model: LeanLlama, batch: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
-def train_target(
+def train_on_text(
     model: LeanLlama,
     stream: Tensor,
     *,
+    stage: str,
     steps: int,
     checkpoint: Path,
     seed: int,
@@ -66,7 +67,7 @@ def train_target(
     """Train `model` in place to the end of its schedule, continuing from `checkpoint` where it exists."""
     curriculum = Curriculum(stream, steps, phases, seed)
     run_steps(
-        Plan("target", steps),
+        Plan(stage, steps),
         model,
         MuonAdam(list(model.named_parameters())),
         lambda step: [partial(next_token_loss, model, part) for part in curriculum.batch(step).chunk(SHARDS)],

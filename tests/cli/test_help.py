@@ -19,6 +19,7 @@ COMMANDS = [
     "models show",
     "models inflate",
     "train demo-pair",
+    "train text-draft",
     "train acceptance-head",
     "config show",
     "store stats",

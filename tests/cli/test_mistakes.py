@@ -40,6 +40,7 @@ def taken_port() -> Iterator[int]:
         (["generate", "x", "--seed", "-1"], ["--seed is -1", "from 0 to"]),
         (["generate", "x", "--n", "1000"], ["--n is 1000", "from 1 to 128"]),
         (["generate", "x", "--stop", ""], ["--stop is empty", "give at least one character"]),
+        (["generate", "x", "--prediction", "lost.txt"], ["--prediction lost.txt cannot be read", "name a text file"]),
         (["generate", "x", "--top-p", "1.5"], ["--top-p is 1.5", "from 0 to 1"]),
         (["generate", "x", "--no-speculation", "--draft-here"], ["--no-speculation", "drop --draft-here"]),
         (["generate", "x", "--draft-here", "--method", "magic"], ["'magic' is unknown", "lookup"]),
@@ -65,6 +66,11 @@ def taken_port() -> Iterator[int]:
         (["store", "key", "no/where"], ["cannot write no/where"]),
         (["serve", "cook"], ["No such command 'cook'"]),
         (["train", "demo-pair", "--target-steps", "1"], ["--target-steps is 1", "from 10 to 1000000"]),
+        (["train", "text-draft", "--steps", "1"], ["--steps is 1", "from 10 to 1000000"]),
+        (
+            ["bench", "first", "--draft", "text-draft", "--target", "org/name"],
+            ["is trained for", "org/name"],
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )

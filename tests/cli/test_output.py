@@ -11,10 +11,19 @@ import typer
 from nacre.cli import doctor as doctor_module
 from nacre.cli.colours import ColouredText, coloured, harmless, legend
 from nacre.cli.doctor import Finding, Verdict
-from nacre.cli.model_files import cached_models, inflated_path, make_inflated, parse_count, read_model_files
+from nacre.cli.model_files import (
+    cached_models,
+    draft_model,
+    inflated_path,
+    make_inflated,
+    parse_count,
+    read_model_files,
+    text_draft_path,
+)
 from nacre.client import Piece
 from nacre.errors import InvalidArgument
 from nacre.text import Vocabulary
+from nacre.training import text_draft
 from tests.cli.conftest import Nacre
 from tests.tiny_models import MAX_POSITIONS, VOCABULARY, TinyPair, byte_tokenizer
 
@@ -109,6 +118,25 @@ def test_the_cache_makes_a_model_once_and_again_if_its_source_changes(tiny_pair:
     assert inflated_path(tiny_pair.target, 2_000_000) != made
     assert cached_models() == [made]
     assert [path.name for path in made.parent.iterdir()] == [made.name], "nothing half-made is left"
+
+
+def test_the_weak_draft_model_is_trained_once_for_a_target(tiny_pair: TinyPair, monkeypatch: pytest.MonkeyPatch):
+    trained: list[Path] = []
+
+    def train(out: Path, *, target: Path) -> None:
+        trained.append(target)
+        (out / "training").mkdir(parents=True)
+        (out / "config.json").write_text("{}")
+
+    monkeypatch.setattr(text_draft, "train_text_draft", train)
+    made = [draft_model("text-draft", str(tiny_pair.target)) for _ in range(2)]
+    assert made == [str(text_draft_path(tiny_pair.target))] * 2
+    assert trained == [tiny_pair.target]
+    assert [path.name for path in Path(made[0]).iterdir()] == ["config.json"], "no checkpoint is kept"
+    assert Path(made[0]) in cached_models()
+    draft_model("text-draft", str(tiny_pair.draft))
+    assert trained == [tiny_pair.target, tiny_pair.draft]
+    assert draft_model(str(tiny_pair.draft), None) == str(tiny_pair.draft)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,16 @@ def test_the_text_is_the_same_with_and_without_speculation(nacre: Nacre, up: Run
     assert guessed["statistics"]["tokens"] == len(guessed["tokens"])
 
 
+def test_a_prediction_changes_no_text(nacre: Nacre, up: Running, tmp_path: Path):
+    flags = ("--address", up.grpc, "--seed", 7, "--max-tokens", 48, "--json")
+    alone = json.loads(nacre("generate", "x = ", *flags, "--no-speculation").out)
+    file = tmp_path / "expected.txt"
+    file.write_text(alone["text"], encoding="utf-8")
+    for more in ((), ("--draft-here", "--method", "prediction")):
+        told = json.loads(nacre("generate", "x = ", *flags, "--prediction", file, *more).out)
+        assert (told["text"], told["tokens"]) == (alone["text"], alone["tokens"])
+
+
 def test_streamed_text_is_the_jsons_text(nacre: Nacre, up: Running):
     flags = ("--address", up.grpc, "--seed", 11, "--max-tokens", 32)
     told = json.loads(nacre("generate", "import ", *flags, "--json").out)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from nacre.drafting.prediction import PredictionProposer
+from nacre.drafting.prediction import PredictionProposer, appeared
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams
@@ -74,3 +74,24 @@ def test_its_end_is_the_end() -> None:
 def test_a_length_out_of_bounds_is_refused(length: int) -> None:
     with pytest.raises(InvalidArgument, match=f"prediction length is {length}; it must be 1 to 64"):
         PredictionProposer(length=length)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ((), 0),
+        (PREDICTION, 11),
+        ((10, 11, 12), 3),
+        ((10, 11, 99, 98, 97), 2),
+        ((10, 11, 99, 13, 14, 15), 5),
+        ((99, 98, 97), 0),
+        ((10, 11, 12, 99, 10, 11, 12), 3),
+    ],
+    ids=["nothing", "all", "a beginning", "a departure", "found again", "nothing of it", "twice the same"],
+)
+def test_what_appeared_in_the_output_counts_once(output: Sequence[int], found: int) -> None:
+    assert appeared(PREDICTION, output) == found
+
+
+def test_nothing_appears_of_no_prediction() -> None:
+    assert appeared((), (1, 2, 3)) == 0

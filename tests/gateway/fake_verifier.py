@@ -336,6 +336,7 @@ class FakeVerifier(verifier_pb2_grpc.VerifierServicer):
             window_nodes=64,
             row_budget=8,
             system_fingerprint=self.fingerprint,
+            prediction=() if owner else hosted.opened.prediction,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nacre.drafting.prediction import appeared
 from nacre.sampling import Choice, SamplingParams, completion_key
 from nacre.v1 import session_pb2 as pb
 from tests.gateway import toy_target
@@ -344,6 +345,52 @@ async def test_every_sampling_field_reaches_the_verifier() -> None:
     assert [(entry.id, entry.bias) for entry in sampling.logit_bias] == [(3, 2), (5, -100)]
     assert list(sampling.allowed_ids) == [3, 4, 5, 6]
     assert list(sampling.banned_ids) == [6]
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["text", "parts"])
+@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+async def test_a_prediction_reaches_the_verifier_and_changes_no_text(chat: bool, parts: bool) -> None:
+    path = "/v1/chat/completions" if chat else "/v1/completions"
+    fields: dict[str, Any] = {"seed": 5, "max_tokens": 40, "return_token_ids": True}
+    fields |= {"messages": [{"role": "user", "content": "hi"}]} if chat else {"prompt": PROMPT}
+    expected = "def count(words): return 0"
+    content = [{"type": "text", "text": expected[:9]}, {"type": "text", "text": expected[9:]}] if parts else expected
+    async with FakeVerifier() as verifier, in_process([verifier], chat_template="plain") as gateway:
+        plain = await gateway.answered(path, fields)
+        told = await gateway.answered(path, {**fields, "prediction": {"type": "content", "content": content}})
+    assert told["choices"] == plain["choices"]
+    assert [list(request.prediction) for request in verifier.opens] == [[], toy_target.encode(expected)]
+    assert "completion_tokens_details" not in plain["usage"]
+    details = told["usage"].pop("completion_tokens_details")
+    assert told["usage"] == plain["usage"]
+    ids = told["choices"][0]["token_ids"]
+    accepted = appeared(toy_target.encode(expected), ids)
+    assert details == {
+        "accepted_prediction_tokens": accepted,
+        "rejected_prediction_tokens": len(toy_target.encode(expected)) - accepted,
+    }
+
+
+async def test_usage_tells_how_much_of_a_prediction_came_true_in_every_choice() -> None:
+    # Tokens of the toy are drawn at random: few texts of them are spelled with the same tokens again.
+    for seed in range(1000):
+        chosen = [choice.token for choice in toy_target.reference(IDS, 4, key=seed)]
+        if toy_target.encode(toy_target.decode(chosen)) == chosen:
+            break
+    prediction = {"type": "content", "content": toy_target.decode(chosen)}
+    fields: dict[str, Any] = {"prompt": PROMPT, "seed": seed, "max_tokens": 40, "prediction": prediction}
+    async with FakeVerifier() as verifier, in_process([verifier]) as gateway:
+        one = await gateway.complete(**fields)
+        two = await gateway.complete(**fields, n=2)
+        chunks = await gateway.streamed("/v1/completions", **fields, stream_options={"include_usage": True})
+        nothing = await gateway.complete(prompt=PROMPT, max_tokens=4, prediction={"type": "content", "content": ""})
+    details = one["usage"]["completion_tokens_details"]
+    assert details == {"accepted_prediction_tokens": 4, "rejected_prediction_tokens": 0}
+    assert chunks[-1]["usage"]["completion_tokens_details"] == details
+    of_two = two["usage"]["completion_tokens_details"]
+    assert of_two["accepted_prediction_tokens"] >= 4
+    assert sum(of_two.values()) == 8
+    assert "completion_tokens_details" not in nothing["usage"]
 
 
 async def test_speculation_off_reaches_the_verifier_and_changes_no_text() -> None:

@@ -67,7 +67,16 @@ BOTH: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"guided_regex": "a+"}, "guided_regex", ["not supported"]),
     ({"bad_words": ["x"]}, "bad_words", ["not supported"]),
     ({"min_tokens": 3}, "min_tokens", ["not supported"]),
-    ({"prediction": {"type": "content", "content": "x"}}, "prediction", ["not supported"]),
+    ({"prediction": "x"}, "prediction", ['"x"', "content"]),
+    ({"prediction": {"type": "diff", "content": "x"}}, "prediction", ["diff", "content"]),
+    ({"prediction": {"type": "content"}}, "prediction", ["prediction.content is null", "text"]),
+    (
+        {"prediction": {"type": "content", "content": ["x"]}},
+        "prediction",
+        ["prediction.content[0]", "parts of type text"],
+    ),
+    ({"prediction": {"type": "content", "content": "a b " * 200}}, "prediction", ["at most 64", "shorten"]),
+    ({"prediction": {"type": "content", "content": "\ud800"}}, "prediction", ["surrogate"]),
 ]
 COMPLETION_ONLY: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"prompt": ""}, "prompt", ["empty"]),

@@ -150,6 +150,21 @@ async def test_repeated_tokens_are_taken_once() -> None:
         assert answer["metrics"]["distributed"]["failovers"] == 0
 
 
+async def test_a_prediction_moves_along_with_its_generation() -> None:
+    prediction = {"type": "content", "content": toy_target.decode(EXPECTED)}
+    async with FakeVerifier() as verifier, in_process([verifier]) as gateway:
+        whole = await exact(gateway, prediction=prediction)
+        verifier.faults = Faults(break_after=20, forget=True)
+        moved = await exact(gateway, prediction=prediction)
+        assert moves(gateway, "reopen") == 1
+    assert moved["choices"] == whole["choices"]
+    assert moved["usage"]["completion_tokens_details"] == whole["usage"]["completion_tokens_details"]
+    first, second, again = verifier.opens
+    assert list(first.prediction) == toy_target.encode(toy_target.decode(EXPECTED))
+    assert again.resume
+    assert first.prediction == second.prediction == again.prediction
+
+
 async def test_a_verifier_that_contradicts_itself_is_an_error_and_an_alarm_never_a_wrong_text() -> None:
     async with FakeVerifier() as verifier, in_process([verifier]) as gateway:
         verifier.faults.repeat = verifier.faults.lie = True

@@ -387,6 +387,21 @@ async def test_a_drafter_may_join_through_the_gateway() -> None:
     assert owner.finished.statistics.accepted_guesses > 0
 
 
+async def test_a_drafter_is_told_the_prediction_and_an_owner_is_not() -> None:
+    async with FakeVerifier(lookahead=0) as verifier, listening([verifier]) as gateway:
+        verifier.faults.pause_after = 5
+        owner = await Owner(gateway, opening(prediction=EXPECTED[:30])).begin()
+        call = gateway.stub.Session()
+        await call.write(joining(owner.opened.drafter_ticket))
+        opened = (await call.read()).opened
+        assert list(opened.prediction) == EXPECTED[:30]
+        assert not owner.opened.prediction
+        call.cancel()
+        verifier.faults.resume.set()
+        await owner.listen()
+    assert owner.tokens == EXPECTED
+
+
 async def test_a_drafter_that_joined_through_the_gateway_follows_a_move() -> None:
     async with (
         FakeVerifier(lookahead=0) as one,

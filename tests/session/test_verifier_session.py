@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from nacre.drafting.proposer import MOST_PREDICTED
 from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, ResourceExhausted
 from nacre.pacing import Reputation
 from nacre.sampling import Choice
@@ -16,6 +17,7 @@ from nacre.session import (
     SessionLimits,
     SpeculationMode,
     VerifierSession,
+    check_prediction,
     open_session,
 )
 
@@ -541,6 +543,26 @@ def test_the_context_may_be_filled_to_the_last_position() -> None:
 def test_a_text_that_has_ended_cannot_be_resumed_beyond_its_end() -> None:
     with pytest.raises(InvalidArgument, match=r"resume\[1\] is 9, which ends"):
         open_session([1], resume=[5, 9, 5], max_tokens=8, max_positions=64, vocab_size=16, stop_ids=frozenset({9}))
+
+
+BAD_PREDICTIONS = {
+    "longer than the context": ((1,) * 17, "prediction has 17 tokens; at most 16 are taken here: shorten it"),
+    "a token past the vocabulary": ((1, 100), r"prediction\[1\] is 100; token ids .* 0 to 99"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PREDICTIONS)
+def test_a_prediction_that_no_output_could_be_is_refused(case: str) -> None:
+    prediction, message = BAD_PREDICTIONS[case]
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        check_prediction(prediction, vocab_size=100, max_positions=16)
+    assert caught.value.param == "prediction"
+
+
+def test_a_prediction_has_a_bound_of_its_own_where_the_context_has_none_to_speak_of() -> None:
+    check_prediction((5,) * MOST_PREDICTED, vocab_size=100, max_positions=1 << 30)
+    with pytest.raises(InvalidArgument, match="at most 131072"):
+        check_prediction((5,) * (MOST_PREDICTED + 1), vocab_size=100, max_positions=1 << 30)
 
 
 # -- what drafters were worth ------------------------------------------------------------------------------------------
