@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from nacre.drafting import DraftContext, Expansion, Observation, Proposer, method_names, proposer_class
+from nacre.drafting import DraftContext, Expansion, Proposer, method_names, needs_model, proposer_class
 from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.rest_datastore import RestDatastore, build
 from nacre.drafting.suffix_index import SuffixIndex
@@ -36,15 +36,13 @@ from nacre.models import located, standard_library
 from nacre.runtime.drafter_stream import OBSERVED_BEST
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.settings import DrafterSettings
-from nacre.runtime.verify_pass import EngineSession, PassItem, VerifyPass
+from nacre.runtime.verify_pass import BestRows, EngineSession, Outcome, PassItem, VerifyPass
 from nacre.sampling import History, SamplingParams, completion_key
 from nacre.session import Commit, DrafterLimits, DrafterSession, VerifierSession, VerifyPlan, open_session
-from nacre.session.observed import Observed, ObservedRow, observations_of
+from nacre.session.observed import Observed, ObservedRow, observations_of, prompt_observations
 from nacre.text import Vocabulary
 from nacre.tree import Node
 
-#: Whose keys and values the generations share: a prompt is read once, not once for every method.
-TENANT = "drafters"
 KV_BYTES = 256 << 20
 #: Plain texts that are remembered.
 MOST_TEXTS = 4096
@@ -80,7 +78,9 @@ class Task:
 
 @dataclass(slots=True)
 class Tally:
-    """What one cell has counted. Times are nanoseconds, one for each call; an update is `committed` and `observed`."""
+    """What one cell has counted. Times are nanoseconds, one for each call. To open is to read the
+    prompt, with what the target thought of it; an update is `committed` and `observed`.
+    """
 
     tokens: int = 0
     passes: int = 0
@@ -125,7 +125,7 @@ class DrafterTraces:
         self._model: Proposer | None = None
         self._model_bytes = 0
         self._corpus: RestDatastore | None = None
-        self._sessions = 0
+        self._generations = 0
 
     def measure(self, method: str, tasks: Sequence[Task], rows: int) -> dict[str, Any]:
         """One cell: `Tally.as_dict` and `memory_bytes`. Raises InvalidArgument for an unknown method.
@@ -138,8 +138,7 @@ class DrafterTraces:
         for task in tasks:
             plain = self._plain(task)
             prediction = _damaged(plain, self._engine.info.vocab_size) if "prediction" in names else ()
-            self._sessions += 1
-            drafter = _Drafter(proposer, self._sessions, task, prediction, tally)
+            drafter = _Drafter(proposer, self._generations, task, prediction, tally)
             written = self._write(task, rows, drafter)
             if written != plain:
                 raise Internal(
@@ -165,7 +164,9 @@ class DrafterTraces:
         machine = open_session(
             task.prompt, max_tokens=task.tokens, max_positions=info.max_positions, vocab_size=info.vocab_size
         )
-        session = EngineSession(TENANT, task.params, task.key, 0, History(task.prompt))
+        # A tenant for each generation: a prompt that was read before would not be observed.
+        self._generations += 1
+        session = EngineSession(f"text-{self._generations}", task.params, task.key, 0, History(task.prompt))
         observe = OBSERVED_BEST if drafter is not None and drafter.learns else 0
         try:
             if drafter is not None:
@@ -174,7 +175,7 @@ class DrafterTraces:
                 if drafter is not None:
                     drafter.draft(rows)
                 plan = machine.plan(rows)
-                item = PassItem(None, session, machine, plan, 0.0, observe)
+                item = PassItem(None, session, machine, plan, 0.0, observe, observe_prompt=True)
                 (outcome,) = self._verify.run([item], [session], ()).outcomes
                 if outcome.error is not None:
                     raise outcome.error
@@ -182,7 +183,7 @@ class DrafterTraces:
                 resolution = machine.resolve(plan, outcome.sampled)
                 session.committed(resolution)
                 if drafter is not None:
-                    drafter.told(resolution.commit, _observed(plan, outcome.best) if observe else None)
+                    drafter.told(resolution.commit, outcome if observe else None)
                     drafter.tally.passes += 1
                     drafter.tally.rows += len(plan.tokens)
                     drafter.tally.right += resolution.matched
@@ -204,7 +205,7 @@ class DrafterTraces:
     def _source(self, name: str, rows: int) -> Proposer:
         """A method with nothing learnt yet; its trees have at most `rows` guesses where it can be told so."""
         kind = proposer_class(name)
-        if getattr(kind, "needs_model", False):
+        if needs_model(name):
             return self._with_model(name)
         options: dict[str, Callable[[], Any]] = {
             "rows": lambda: rows,
@@ -240,7 +241,7 @@ class DrafterTraces:
 
     def _memory_bytes(self, names: Sequence[str], rows: int, calls: Sequence[_Call]) -> int:
         """What a method holds in the middle of a cell's last generation, the draft model and the corpus included."""
-        cheap = [name for name in names if not getattr(proposer_class(name), "needs_model", False)]
+        cheap = [name for name in names if not needs_model(name)]
         held = _held_bytes(lambda: self._proposer(cheap, rows), calls[:-1]) if cheap else 0
         if len(cheap) < len(names):
             held += self._model_bytes
@@ -287,12 +288,18 @@ class _Drafter:
         for draft in session.outbox():
             self._machine.draft(self._ordinal, draft)
 
-    def told(self, commit: Commit, observed: Observed | None) -> None:
+    def told(self, commit: Commit, outcome: Outcome | None) -> None:
         rollback = self._session.committed(commit)
         spent: list[int] = []
         self._timed(spent, self._proposer.committed, self._number, rollback.tokens, rollback.trunk)
-        if observed is not None:
-            seen: list[Observation] = observations_of(self._session.tokens, observed)
+        if outcome is not None:
+            tokens = self._session.tokens
+            prompt = prompt_observations(tokens, outcome.prompt_end, outcome.prompt_best)
+            if prompt:  # with the first pass; a part of the beginning
+                reading: list[int] = []
+                self._timed(reading, self._proposer.observed, self._number, prompt)
+                self.tally.open_ns[-1] += sum(reading)
+            seen = observations_of(tokens, _observed(outcome.item.plan, outcome.best))
             self._timed(spent, self._proposer.observed, self._number, seen)
         self.tally.update_ns.append(sum(spent))
 
@@ -334,7 +341,7 @@ def _expansion(session: int, node: Node) -> Expansion:
     return Expansion(session, node.id, tuple(reversed(tokens)), tuple(reversed(ids)), survival)
 
 
-def _observed(plan: VerifyPlan, best: Sequence[tuple[tuple[int, float], ...]]) -> Observed:
+def _observed(plan: VerifyPlan, best: BestRows) -> Observed:
     rows = zip(plan.parents, plan.tokens, best, strict=True)
     return Observed(plan.committed, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
 
