@@ -8,27 +8,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nacre.bench.baselines import Baseline
+from nacre.bench.drafters import cells_of
 from nacre.bench.scenarios import Scenario
 from nacre.bench.tuning import WARM_UP_TOKENS, first_settings
+from nacre.drafting import needs_model
 
 #: Seconds: a process until it is ready, a prompt until its first token, a verify pass; and before and after it all.
 START_S, READ_S, PASS_S, AROUND_S = 8.5, 0.65, 0.033, 30.0
+#: A drafter without a model until it is ready.
+START_LIGHT_S = 2.5
 #: Seconds a token of transformers' ways to generate.
 TRANSFORMERS_S = {"plain": 0.075, "assisted": 0.065, "lookup": 0.085}
 #: Tokens a round of a lock-step client at its best length, and tokens a pass of Nacre without a network.
 ROUND_TOKENS, NACRE_TOKENS = 4.5, 3.5
+#: Drafters whose guesses are never right.
+USELESS = ("random", "silent")
 #: Many sessions: tokens a second at most, and the number of sessions that gives half of it.
 MOST_TOKENS_PER_S, HALF_SESSIONS = 300.0, 8
 MICRO_S, BATCHING_S = 35.0, 25.0
+#: Tokens a pass with a method that needs no model.
+TABLE_TOKENS = 1.3
+#: Methods followed in one process: a prompt read by the small target, a token written, and more of it with a model.
+TRACE_READ_S, TRACE_TOKEN_S, TRACE_MODEL_S = 0.05, 0.004, 0.004
 
 
 def estimated_s(scenarios: Sequence[Scenario], baselines: dict[str, tuple[Baseline, ...]]) -> float:
     """Seconds for all scenarios. `baselines` are by scenario."""
     used = [baseline for scenario in scenarios for baseline in baselines[scenario.name]]
     verifiers = {(str(b.verifier), b.without, b.kind) for b in used if b.kind != "transformers"}
-    drafters = {str(b.drafter) for b in used if b.drafter is not None}
+    drafters = {str(b.drafter): _start_s(b) for b in used if b.drafter is not None}
     others = {b.kind for b in used if b.kind != "nacre"}
-    starts_s = START_S * (len(verifiers) + len(drafters) + len(others))
+    starts_s = START_S * (len(verifiers) + len(others)) + sum(drafters.values())
     return AROUND_S + starts_s + sum(_scenario_s(scenario, baselines[scenario.name]) for scenario in scenarios)
 
 
@@ -37,7 +47,7 @@ def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
         return MICRO_S
     if scenario.kind == "throughput":
         return _loads_s(scenario, baselines)
-    seconds = 0.0
+    seconds = _traces_s(scenario)
     for temperature in scenario.temperature:
         samples = scenario.prompts * len(scenario.seeds_at(temperature))
         for rtt_ms in scenario.rtt_ms:
@@ -45,6 +55,23 @@ def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
                 if rtt_ms == 0 or baseline.needs_wire:
                     one_s = READ_S + (rtt_ms / 1e3) + scenario.tokens * _token_s(baseline, rtt_ms / 1e3)
                     seconds += samples * one_s + scenario.warm_ups * _warm_up_s(scenario, baseline, rtt_ms / 1e3)
+    return seconds
+
+
+def _start_s(baseline: Baseline) -> float:
+    return START_S if _drafts_with_model(baseline) else START_LIGHT_S
+
+
+def _drafts_with_model(baseline: Baseline) -> bool:
+    return baseline.drafter is not None and needs_model(baseline.drafter.get("method", "model"))
+
+
+def _traces_s(scenario: Scenario) -> float:
+    """Methods followed in one process; and the target once more."""
+    seconds = START_S if scenario.methods else 0.0
+    for cell in cells_of(scenario):
+        token_s = TRACE_TOKEN_S + (TRACE_MODEL_S if needs_model(cell.method) else 0.0)
+        seconds += scenario.prompts * (TRACE_READ_S + scenario.tokens * token_s)
     return seconds
 
 
@@ -62,8 +89,10 @@ def _token_s(baseline: Baseline, rtt_s: float) -> float:
         return TRANSFORMERS_S.get(baseline.way, PASS_S)
     if baseline.kind == "lockstep":
         return (PASS_S + rtt_s) / ROUND_TOKENS
-    if baseline.drafter is None or baseline.drafter.get("method", "model") != "model":
+    if baseline.drafter is None or baseline.drafter.get("method") in USELESS:
         return PASS_S
+    if not _drafts_with_model(baseline):
+        return PASS_S / TABLE_TOKENS
     return PASS_S / max(1.2, NACRE_TOKENS - 10 * rtt_s)
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nacre.errors import InvalidArgument, NacreError, Unavailable
+from nacre.errors import Internal, InvalidArgument, NacreError, Unavailable
 from nacre.runtime.service import announce_ready
 
 #: A line holds a whole prompt or a whole sample.
@@ -25,7 +25,7 @@ async def serve_jobs(path: str, work: Callable[[dict[str, Any]], Awaitable[dict[
             try:
                 answer: dict[str, Any] = {"done": await work(json.loads(line))}
             except NacreError as error:
-                answer = {"failed": error.message}
+                answer = {"failed": error.message, "internal": isinstance(error, Internal)}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()
@@ -48,7 +48,10 @@ class Jobs:
         return Jobs(name, *await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES))
 
     async def do(self, job: dict[str, Any]) -> dict[str, Any]:
-        """Raises Unavailable if the child is gone, InvalidArgument with its words if it cannot do the job."""
+        """Raises Unavailable if the child is gone.
+
+        With its words: InvalidArgument if it cannot do the job, Internal if what it did was wrong.
+        """
         try:
             self._writer.write(json.dumps(job).encode() + b"\n")
             await self._writer.drain()
@@ -59,7 +62,8 @@ class Jobs:
             raise Unavailable(f"{self._name} has ended; its last words are above")
         answer = json.loads(line)
         if "failed" in answer:
-            raise InvalidArgument(f"{self._name}: {answer['failed']}")
+            kind = Internal if answer["internal"] else InvalidArgument
+            raise kind(f"{self._name}: {answer['failed']}")
         done: dict[str, Any] = answer["done"]
         return done
 

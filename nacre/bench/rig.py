@@ -35,10 +35,11 @@ MOST_SESSIONS = 4096
 
 @dataclass(frozen=True, slots=True)
 class RigOptions:
-    """Models are directories or hub ids, the target inflated already if it is to be."""
+    """Models are directories or hub ids, the target inflated already if it is to be; `base` is what it was made of."""
 
     target: str
     draft: str
+    base: str = ""
     dtype: str = "bfloat16"
     threads: int = 1
     pin: bool = True

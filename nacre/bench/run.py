@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from nacre.bench import trace
 from nacre.bench.baselines import REFERENCE, Baseline
+from nacre.bench.drafters import from_the_first, measure, missing_cells, tenant_of
 from nacre.bench.headline import judged, load_rows
 from nacre.bench.load import LoadOptions, check_texts, run_load
 from nacre.bench.one_session import Told
@@ -58,15 +60,16 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for figures to compare."""
+        kinds = sorted({kind for scenario in self.scenarios for kind in scenario.text})
         return {
             **source_state(),
             "scenarios": [asdict(scenario) for scenario in self.scenarios],
             "baselines": {name: [asdict(item) for item in items] for name, items in self.baselines.items()},
-            "rig": {**asdict(self.rig), "target": Path(self.rig.target).name, "draft": Path(self.rig.draft).name},
+            "rig": asdict(self.rig) | {key: Path(getattr(self.rig, key)).name for key in ("target", "draft", "base")},
             "seed": self.seed,
             "load": asdict(self.load),
             "versions": versions(),
-            "prompts": hashlib.sha256(json.dumps(_texts(1)).encode()).hexdigest()[:12],
+            "prompts": hashlib.sha256(json.dumps([_texts(1, kind) for kind in kinds]).encode()).hexdigest()[:12],
         }
 
 
@@ -92,7 +95,7 @@ class Bench:
         """Raises NacreError; what is measured by then is saved. Texts that differ are an Internal error."""
         try:
             for scenario in self.plan.scenarios:
-                await {"throughput": self._throughput, "micro": self._micro}.get(scenario.kind, self._latency)(scenario)
+                await self._kind(scenario.kind)(scenario)
             self.results.finished = now()
         finally:
             self.results.memory_mb |= self.rig.peak_memory_mb()
@@ -102,6 +105,10 @@ class Bench:
             if self.plan.headline:
                 self.results.summary["rows"] = judged(load_rows(), self.results)
             self.results.save()
+
+    def _kind(self, name: str) -> Callable[[Scenario], Awaitable[None]]:
+        others = {"throughput": self._throughput, "micro": self._micro, "drafters": self._drafters}
+        return others.get(name, self._latency)
 
     @contextmanager
     def _step(self, title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
@@ -202,6 +209,18 @@ class Bench:
                 check_texts(self.results.with_prefix(f"load/{scenario.name}/"), REFERENCE)
                 advance(1)
 
+    async def _drafters(self, scenario: Scenario) -> None:
+        """Every method along real generations in one process, then end to end."""
+        cells = missing_cells(scenario, self.results)
+        if cells:
+            prompts = (await self._prompts(scenario)).measured
+            jobs = await self.runners.yardsticks()
+            options = self.rig.options
+            with self._step(f"{scenario.name}: what guesses are worth", total=len(cells)) as advance:
+                target = options.base or options.target
+                await measure(cells, scenario, target, prompts, self._seed, jobs, self.results, advance)
+        await self._latency(scenario)
+
     async def _micro(self, scenario: Scenario) -> None:
         missing = {name: job for name, job in MICRO.items() if f"micro/{name}" not in self.results.kept}
         with self._step(f"{scenario.name}: beside transformers", total=len(missing)) as advance:
@@ -223,6 +242,8 @@ class Bench:
             for item in wanted
             if (scenario.name, item[0].name, rtt_ms, temperature, item[1], item[2]) not in self.results.samples
         ]
+        if scenario.kind == "drafters":
+            missing = from_the_first(wanted, missing)
         if not missing:
             return
         title = f"{scenario.name}: {rtt_ms:g} ms, T = {temperature:g}"
@@ -243,6 +264,7 @@ class Bench:
                     seed=self._seed(prompt, seed),
                     rtt_ms=rtt_ms,
                     settings=settings[baseline.name],
+                    tenant=tenant_of(scenario, baseline, rtt_ms, temperature, seed),
                 )
                 sample = Sample(
                     scenario=scenario.name,
@@ -324,7 +346,7 @@ class Bench:
 
     async def _prompts(self, scenario: Scenario) -> Prompts:
         served = await self._any_served()
-        texts = _texts(scenario.prompts)
+        texts = _texts(scenario.prompts, scenario.text[0])
         encoded = [tuple(served.vocabulary.encode(text, add_special_tokens=True)) for text in texts]
         longest = max(map(len, encoded))
         room = served.model.max_positions - longest
@@ -346,8 +368,9 @@ def _ratio(told: Sequence[Told]) -> float | None:
     return sum(passes) / len(passes) / (sum(steps) / len(steps)) if passes and steps else None
 
 
-def _texts(prompts: int) -> list[str]:
-    return held_out_prompts(max(PROMPT_SET, prompts + KEPT_FOR_WARMING))
+@lru_cache(maxsize=8)
+def _texts(prompts: int, text: str) -> list[str]:
+    return held_out_prompts(max(PROMPT_SET, prompts + KEPT_FOR_WARMING), text=text)
 
 
 def _rotated(baselines: Sequence[Baseline], turn: int) -> list[Baseline]:

@@ -54,10 +54,14 @@ class Runners:
         settings: Mapping[str, Any] | None = None,
         keep_passages: bool = False,
         read_before: bool = False,
+        tenant: str = "",
     ) -> Told:
-        """Raises NacreError. With `read_before` the verifier may know the prompt from another such call."""
+        """Raises NacreError. With `read_before` the verifier may know the prompt from another such call.
+
+        A `tenant` given is shared with other calls that give it; else each has one of its own.
+        """
         self._calls += 1
-        tenant = "read-before" if read_before else f"bench-{self._calls}"
+        tenant = tenant or ("read-before" if read_before else f"bench-{self._calls}")
         asked = Asked(prompt, tokens, temperature, seed, tenant, baseline.mode)
         match baseline.kind:
             case "lockstep":

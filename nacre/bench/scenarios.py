@@ -1,7 +1,7 @@
 """Scenarios: what is run, as data. `benchmarks/NAME.toml` is one scenario.
 
-A scenario is a grid: baselines x round-trip times x temperatures x prompts x seeds. Keys of its `[quick]` table
-replace those above for `--quick`.
+A scenario is a grid: baselines x round-trip times x temperatures x prompts x seeds; one with several kinds
+of text is run as one scenario for each (`by_text`). Keys of its `[quick]` table replace those above for `--quick`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from nacre.bench.baselines import folder, read_toml
+from nacre.drafting.growth import MOST_ROWS
 from nacre.errors import InvalidArgument
+from nacre.models import TEXTS
 
-KINDS = ("latency", "throughput", "micro")
+KINDS = ("latency", "throughput", "micro", "drafters")
 MOST = {"prompts": 1000, "tokens": 100_000, "seeds": 64, "warm_ups": 8, "tune_tokens": 10_000}
 _NOT_SCENARIOS = ("baselines", "headline")
-_LISTS = ("baselines", "rtt_ms", "temperature", "sessions")
+_LISTS = ("baselines", "rtt_ms", "temperature", "sessions", "text", "methods", "rows")
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One grid. Times are milliseconds; `rtt_ms` is there and back. `sessions` are those at a time (throughput)."""
+    """One grid. Times are milliseconds; `rtt_ms` is there and back. `sessions` are those at a time (throughput).
+
+    `methods` are the drafting methods that are compared, `rows` what the passes may have that verify them (drafters).
+    """
 
     name: str
     about: str = ""
@@ -36,6 +41,9 @@ class Scenario:
     warm_ups: int = 2
     tune_tokens: int = 64
     sessions: tuple[int, ...] = (1,)
+    text: tuple[str, ...] = ("mixed",)
+    methods: tuple[str, ...] = ()
+    rows: tuple[int, ...] = (16,)
 
     def seeds_at(self, temperature: float) -> range:
         """Seeds worth running: at temperature 0 all give the same text."""
@@ -82,12 +90,30 @@ def checked(scenario: Scenario, where: str) -> Scenario:
     _check_all(where, "rtt_ms", scenario.rtt_ms, 0, 10_000)
     _check_all(where, "temperature", scenario.temperature, 0, 1e6)
     _check_all(where, "sessions", scenario.sessions, 1, 1024)
+    _check_all(where, "rows", scenario.rows, 2, MOST_ROWS, whole=True)
+    for text in scenario.text or ("",):
+        if text not in TEXTS:
+            raise InvalidArgument(f"{where}: text has {text!r}; it must be of {', '.join(TEXTS)}")
+    if (scenario.kind == "drafters") != bool(scenario.methods):
+        raise InvalidArgument(
+            f"{where}: methods is {list(scenario.methods)}; a scenario of kind drafters names some, no other does"
+        )
     if not scenario.baselines:
         raise InvalidArgument(f"{where}: baselines is empty; name at least one")
     return scenario
 
 
-def _check_all(where: str, key: str, values: Sequence[float], least: float, most: float) -> None:
+def by_text(scenario: Scenario) -> tuple[Scenario, ...]:
+    """One scenario for each kind of text, under a name of its own where there are several."""
+    if len(scenario.text) == 1:
+        return (scenario,)
+    return tuple(replace(scenario, name=f"{scenario.name}-{text}", text=(text,)) for text in scenario.text)
+
+
+def _check_all(
+    where: str, key: str, values: Sequence[float], least: float, most: float, *, whole: bool = False
+) -> None:
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
     for value in values or (None,):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
             raise InvalidArgument(f"{where}: {key} has {value}; it must be {least:g} to {most:g}")

@@ -7,13 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from nacre.bench.baselines import REFERENCE
+from nacre.bench.drafters import drafter_summary
 from nacre.bench.load import first_repeats, load_ratio
 from nacre.bench.results import Results
 from nacre.bench.samples import Sample, figures, ratio
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """`cells`: scenario, temperature, RTT and baseline with their metrics; `loads`: the same for many sessions."""
+    """`cells`: scenario, temperature, RTT and baseline with their metrics; `loads`: the same for many sessions.
+
+    `drafters`: methods side by side, where some were measured.
+    """
     samples = list(results.samples.values())
     cells = []
     for place in dict.fromkeys((s.scenario, s.temperature, s.rtt_ms) for s in samples):
@@ -33,7 +37,11 @@ def summary(results: Results) -> dict[str, Any]:
                 }
             )
     loads = results.with_prefix("load/")
-    return {"cells": cells, "loads": [{**load, "speedup": load_ratio(loads, load)} for load in first_repeats(loads)]}
+    return {
+        "cells": cells,
+        "loads": [{**load, "speedup": load_ratio(loads, load)} for load in first_repeats(loads)],
+        "drafters": drafter_summary(results.kept, cells),
+    }
 
 
 def of(samples: Iterable[Sample], baseline: str) -> Sequence[Sample]:

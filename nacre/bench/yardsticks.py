@@ -4,7 +4,8 @@
 `generate`, assisted generation, prompt lookup, continuous batching, and the micro-benchmarks. Texts are not Nacre's,
 because the noise is another one; lengths are equal, because nobody stops at an end-of-text token.
 
-Rule: nothing of the engine takes part but the loading of the weights (and in the micro-benchmarks, which compare it).
+Rule: nothing of the engine takes part but the loading of the weights (and in the micro-benchmarks, which compare it;
+where drafting methods are followed along texts, the texts are the engine's own).
 """
 
 from __future__ import annotations
@@ -64,14 +65,22 @@ def write(
 
 
 class Yardsticks:
-    """The target, and the draft model once it is asked for. Jobs run one at a time, in the event loop itself."""
+    """The target and the draft model, each loaded when it is asked for. Jobs run one at a time, in the event loop."""
 
     def __init__(self, target: str, draft: str, dtype: str, threads: int) -> None:
         self._names = target, draft
         self._dtype, self._threads = dtype, threads
-        self._model = never_ending(load_model(located(target), dtype=dtype, device="cpu", threads=threads).model)
+        self._target: Any = None
         self._assistant: Any = None
         self._proposer: Any = None
+        self._traces: Any = None
+
+    @property
+    def _model(self) -> Any:
+        if self._target is None:
+            loaded = load_model(located(self._names[0]), dtype=self._dtype, device="cpu", threads=self._threads)
+            self._target = never_ending(loaded.model)
+        return self._target
 
     async def do(self, job: dict[str, Any]) -> dict[str, Any]:
         """Raises NacreError."""
@@ -89,6 +98,8 @@ class Yardsticks:
                 return self._batching(job)
             case "trace":
                 return self._trace(job)
+            case "drafter":
+                return self._drafter(job)
             case "engine" | "draft-step":
                 from nacre.bench import yardsticks_micro as micro
 
@@ -126,6 +137,19 @@ class Yardsticks:
         params = SamplingParams(temperature=job["temperature"])
         places = record_places(self._proposer, job["prompt"], job["output"], params, completion_key(job["seed"], 0))
         return {"places": [[[round(s, 4) for s in survivals], rank] for survivals, rank in places]}
+
+    def _drafter(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """One drafting method along texts of `job["target"]`: what its guesses are worth, and what they cost."""
+        from nacre.bench.drafter_trace import DrafterTraces, Task
+
+        if self._traces is None:
+            self._traces = DrafterTraces(job["target"], self._names[1], dtype=self._dtype, threads=self._threads)
+        tasks = [
+            Task(tuple(prompt), job["max_tokens"], job["temperature"], seed)
+            for prompt, seed in zip(job["prompts"], job["seeds"], strict=True)
+        ]
+        told: dict[str, Any] = self._traces.measure(job["method"], tasks, job["rows"])
+        return told
 
     def _batching(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """All prompts at once: (tokens of all, seconds). The first call of a process also builds the paged cache."""

@@ -25,6 +25,9 @@ def bench(
     baselines: Annotated[
         str | None, flags.word("--baselines", "Only these, comma separated; ar is always run.", "NAMES")
     ] = None,
+    methods: Annotated[
+        str | None, flags.word("--methods", "Only these drafting methods (drafters), comma separated.", "NAMES")
+    ] = None,
     prompts: Annotated[int | None, flags.whole("--prompts", "Prompts of each cell.", 1, 1000)] = None,
     tokens: Annotated[int | None, flags.whole("--tokens", "New tokens for each.", 2, 100_000)] = None,
     seeds: Annotated[int | None, flags.whole("--seeds", "Seeds for each prompt.", 1, 64)] = None,
@@ -71,6 +74,7 @@ def bench(
     nacre bench --list
     nacre bench first                                  # with speculation and without, no network
     nacre bench rtt --quick --rtt 0,100 --baselines nacre,sync
+    nacre bench drafters --quick --methods suffix,recycling,suffix+recycling
     nacre bench rtt --resume bench-rtt-20260101-120000.json
     """
     from nacre.bench.estimate import estimated_s
@@ -100,6 +104,7 @@ def bench(
         "rtt_ms": _numbers("--rtt", rtt),
         "temperature": _numbers("--temperature", temperature),
         "baselines": _names(baselines),
+        "methods": _names(methods),
     }
     headline = "headline" in scenarios
     if headline:
@@ -111,6 +116,7 @@ def bench(
         rig=RigOptions(
             target=inflated_target(target, parameters),
             draft=draft_model(draft, target),
+            base=resolve(target or "demo-target"),
             dtype=dtype or "bfloat16",
             threads=threads or 1,
             pin=pin,
@@ -198,20 +204,21 @@ def _new_file(name: str) -> Path:
 
 
 def _scenarios(names: list[str], quick: bool, changes: dict[str, Any]) -> list[Scenario]:
-    from nacre.bench.scenarios import checked, load_scenario
+    from nacre.bench.scenarios import by_text, checked, load_scenario
 
     found = []
     for name in dict.fromkeys(names):
         scenario = load_scenario(name, quick=quick)
-        found.append(checked(replace(scenario, **changes), name))
+        found += by_text(checked(replace(scenario, **changes), name))
     return found
 
 
 def _baselines(scenarios: list[Scenario]) -> dict[str, Any]:
-    from nacre.bench.baselines import chosen_baselines, load_baselines
+    from nacre.bench.baselines import load_baselines
+    from nacre.bench.drafters import scenario_baselines
 
     known = load_baselines()
-    return {scenario.name: tuple(chosen_baselines(known, scenario.baselines)) for scenario in scenarios}
+    return {scenario.name: scenario_baselines(scenario, known) for scenario in scenarios}
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

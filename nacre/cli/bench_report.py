@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from nacre.cli.bench_drafters import print_drafters, scenarios_in
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -29,20 +31,25 @@ _COLUMNS = (
 
 
 def print_report(results: Results) -> None:
-    """A line per cell and baseline; a table of its own for many sessions, and one for the headline's rows."""
+    """A line per cell and baseline; tables of their own for methods, many sessions, the headline's rows."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)
     summary = results.summary
-    if summary.get("cells"):
-        console.print(_cells_table(summary["cells"]))
+    drafters = summary.get("drafters") or {}
+    compared = scenarios_in(drafters)
+    cells = [cell for cell in summary.get("cells", ()) if cell["scenario"] not in compared]
+    if cells:
+        console.print(_cells_table(cells))
         console.print(
             "[dim]tokens/s: decoding, the first message apart; speed-up: over ar in the same cell, with its 95 % "
             "interval over prompts;\nITL: between messages; every text is ar's, token by token (hf-* draw other noise)."
             "[/dim]"
         )
+    if drafters:
+        print_drafters(console, drafters, summary["cells"])
     if summary.get("loads"):
         console.print(_loads_table(summary["loads"]))
         console.print(

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from nacre.errors import NotFound
-from nacre.models.python_text import Module, is_held_out, prompts_from, standard_library
+from nacre.models.python_text import TEXTS, Module, is_held_out, prompts_from, standard_library
 
 BUNDLED = ("demo-target", "demo-draft")
 
@@ -18,6 +18,7 @@ _FOLDER = Path(__file__).parent
 
 __all__ = [
     "BUNDLED",
+    "TEXTS",
     "Module",
     "bundled",
     "held_out_modules",
@@ -53,10 +54,10 @@ def held_out_modules() -> list[Module]:
     return [module for module in standard_library() if module.name in recorded]
 
 
-def held_out_prompts(count: int, *, characters: int = 600) -> list[str]:
+def held_out_prompts(count: int, *, characters: int = 600, text: str = "mixed") -> list[str]:
     """`count` prompts of real text that the bundled models never saw, the same ones on every call.
 
-    Every fourth begins with the English of a documentation string, the others with a line of code. Raises
-    NotFound where the interpreter comes without its library's source.
+    `text` is one of `TEXTS`. Mixed: every fourth begins with the English of a documentation string, the others with a
+    line of code. Raises NotFound where the interpreter comes without its library's source.
     """
-    return prompts_from(held_out_modules(), count, characters=characters)
+    return prompts_from(held_out_modules(), count, characters=characters, text=text)

@@ -10,14 +10,19 @@ Left out altogether: tests, codec and generated tables, grammar tables, IDLE. Ne
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sysconfig
 import tokenize
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nacre.errors import NotFound
+from nacre.errors import InvalidArgument, NotFound
+
+#: Kinds of prompts: code with some documentation, code alone, documentation alone.
+TEXTS = ("mixed", "code", "prose")
 
 HELD_OUT_ONE_IN = 12
 MAX_MODULE_BYTES = 1_000_000
@@ -61,6 +66,18 @@ class Module:
         except (OSError, SyntaxError, UnicodeDecodeError):
             return ""
 
+    def documentation(self) -> str:
+        """Its documentation strings without their indentation, outer ones first; '' where it has none."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a library that is not ours
+                tree = ast.parse(self.text())
+        except (SyntaxError, ValueError):
+            return ""
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+        return "\n\n".join(text for text in found if text)
+
 
 def is_held_out(name: str) -> bool:
     """True for one module name in twelve, by a hash that no interpreter's `PYTHONHASHSEED` changes."""
@@ -84,13 +101,17 @@ def _modules(root: Path) -> Iterator[Module]:
             yield Module(name, path)
 
 
-def prompts_from(modules: Sequence[Module], count: int, *, characters: int = 600) -> list[str]:
+def prompts_from(modules: Sequence[Module], count: int, *, characters: int = 600, text: str = "mixed") -> list[str]:
     """`count` excerpts of about `characters`, rotating through `modules` and spread evenly over each of them.
 
-    Every fourth starts at a documentation string. Modules shorter than four excerpts give none; NotFound if
-    all are.
+    Of text `mixed` every fourth starts at a documentation string; of `code` all start at a line of the source; `prose`
+    is cut from documentation alone. Modules with less than four excerpts of such text give none; NotFound if all have,
+    InvalidArgument for a text of another name.
     """
-    texts = [text for module in modules if len(text := module.text()) >= 4 * characters]
+    if text not in TEXTS:
+        raise InvalidArgument(f"text is {text!r}; it must be one of {', '.join(TEXTS)}")
+    read = Module.documentation if text == "prose" else Module.text
+    texts = [found for module in modules if len(found := read(module)) >= 4 * characters]
     if not texts:
         raise NotFound("this interpreter has no standard library source to take prompts from; give a prompt")
     rounds = -(-count // len(texts))
@@ -98,14 +119,15 @@ def prompts_from(modules: Sequence[Module], count: int, *, characters: int = 600
     for index in range(count):
         turn, place = divmod(index, len(texts))
         start = (len(texts[place]) - 2 * characters) * (2 * turn + 1) // (2 * rounds)
-        excerpts.append(_excerpt(texts[place], start, characters, prose=index % 4 == 3))
+        at_string = text == "mixed" and index % 4 == 3
+        excerpts.append(_excerpt(texts[place], start, characters, at_string=at_string))
     return excerpts
 
 
-def _excerpt(text: str, start: int, characters: int, *, prose: bool) -> str:
+def _excerpt(text: str, start: int, characters: int, *, at_string: bool) -> str:
     """About `characters` from the first line (or the first documentation string) after `start`."""
     begin = text.find("\n", start) + 1
-    if prose:
+    if at_string:
         quotes = text.find('"""', start)
         if 0 <= quotes < len(text) - characters:
             begin = text.rfind("\n", 0, quotes) + 1

@@ -48,6 +48,10 @@ def test_the_list_names_scenarios_and_baselines(capfd: pytest.CaptureFixture[str
         (["rtt", "--baselines", "nacrd"], "'nacrd' is unknown"),
         (["rtt", "--baselines", "sync:nothing"], "policy 'nothing' is unknown"),
         (["rtt", "--baselines", ","], "baselines is empty"),
+        (["rtt", "--methods", "suffix"], "methods is ['suffix']; a scenario of kind drafters"),
+        (["drafters", "--methods", "sufix"], "'sufix' is unknown"),
+        (["drafters", "--methods", "model+suffix+model"], "names model twice"),
+        (["drafters", "--methods", ","], "methods is []"),
         (["rtt", "--rtt", "ten"], "--rtt is 'ten'"),
         (["rtt", "--rtt", "-1"], "rtt_ms has -1"),
         (["rtt", "--rtt", "nan"], "rtt_ms has nan"),
@@ -141,3 +145,57 @@ def _check_summary(found: dict[str, Any]) -> None:
     assert found["finished"]
     assert found["identity"]["versions"]["torch"]
     assert found["system_fingerprint"]
+
+
+DRAFTERS = """
+about = "a few methods"
+kind = "drafters"
+text = ["code", "prose"]
+baselines = ["ar"]
+methods = ["suffix", "recycling", "suffix+recycling", "prediction"]
+rows = [4, 8]
+rtt_ms = [0, 4]
+temperature = [1]
+prompts = 2
+tokens = 10
+seeds = 1
+warm_ups = 1
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="the rig needs two cores")
+def test_drafting_methods_side_by_side_can_be_gone_on_with(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("few.toml").write_text(DRAFTERS)
+    arguments = ["bench", "few.toml", "--parameters", "0"]
+    assert main([*arguments, "--json", "--out", "r.json"]) == 0, capfd.readouterr().err
+    found = json.loads(capfd.readouterr().out)
+    rows, cells = found["summary"]["drafters"]["rows"], found["summary"]["cells"]
+    assert len(rows) == 2 * 4 * 2  # texts, methods, rows
+    assert len(cells) == 2 * 4 * 2  # texts, ar and what a drafter serves, links
+    assert len(found["samples"]) == 2 * len(cells)
+    orderings = found["summary"]["drafters"]["orderings"]
+    assert [ordering["figure"] for ordering in orderings] == ["tokens_per_pass"] * 4 + ["tokens_per_s"] * 4
+    texts = {(s["scenario"], s["prompt"]): set() for s in found["samples"]}
+    for sample in found["samples"]:
+        texts[sample["scenario"], sample["prompt"]].add(tuple(sample["tokens"]))
+    assert [len(same) for same in texts.values()] == [1] * 4
+
+    # One cell of the first part and one sample of the second are missing: all prompts of that sample's seed are redone.
+    kept = {name: value for name, value in found["kept"].items() if not name.endswith("prose/1/8/1/suffix+recycling")}
+    gone = found["samples"][-1]
+    samples = [sample for sample in found["samples"] if sample is not gone]
+    Path("r.json").write_text(json.dumps({**found, "kept": kept, "samples": samples}))
+    assert main([*arguments, "--resume", "r.json"]) == 0, capfd.readouterr().err
+    shown = capfd.readouterr().out
+    again = json.loads(Path("r.json").read_text())
+    assert {**again["kept"], **kept} == again["kept"]
+    assert set(again["kept"]) == set(found["kept"])
+    place = [gone[name] for name in ("scenario", "baseline", "rtt_ms")]
+    redone = [s for s in found["samples"] if [s[name] for name in ("scenario", "baseline", "rtt_ms")] == place]
+    assert len(redone) == 2
+    assert [s for s in found["samples"] if s in again["samples"]] == [s for s in found["samples"] if s not in redone]
+    assert len(again["samples"]) == len(found["samples"])
+    for method in ("(no drafter)", "suffix ", "suffix+recycling ", "prediction "):
+        assert sum(line.startswith(method) for line in shown.splitlines()) >= 2

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nacre.errors import NotFound
+from nacre.errors import InvalidArgument, NotFound
 from nacre.models import bundled, held_out_modules, held_out_prompts
-from nacre.models.python_text import is_held_out, prompts_from, standard_library
+from nacre.models.python_text import Module, is_held_out, prompts_from, standard_library
 from nacre.training.bpe import END_OF_TEXT, END_OF_TEXT_ID, train_bpe
 from nacre.training.corpus import Windows, token_stream
 
@@ -75,6 +75,25 @@ def test_held_out_prompts_are_repeatable_distinct_and_taken_from_recorded_module
     assert len(set(prompts)) == 24
     texts = [module.text() for module in held_out_modules()]
     assert all(any(prompt in text for text in texts) for prompt in prompts)
+
+
+def test_prompts_of_prose_are_documentation_and_prompts_of_code_are_source() -> None:
+    modules = held_out_modules()
+    for text, read in (("code", Module.text), ("prose", Module.documentation)):
+        prompts = held_out_prompts(24, text=text)
+        assert len(set(prompts)) == 24
+        whole = [read(module) for module in modules]
+        assert all(len(prompt) == 600 and any(prompt in one for one in whole) for prompt in prompts)
+    assert held_out_prompts(4) == held_out_prompts(4, text="mixed")
+    with pytest.raises(InvalidArgument, match="text is 'verse'"):
+        held_out_prompts(4, text="verse")
+
+
+def test_documentation_is_all_strings_that_document_and_nothing_else(tmp_path: Path) -> None:
+    source = '"""One."""\nx = "no"\nclass A:\n    """Two.\n\n    More.\n    """\n    def f(self):\n        \'Three.\'\n'
+    (tmp_path / "a.py").write_text(source)
+    (tmp_path / "broken.py").write_text("def f(:")
+    assert [module.documentation() for module in standard_library(tmp_path)] == ["One.\n\nTwo.\n\nMore.\n\nThree.", ""]
 
 
 def test_every_recorded_module_is_held_out_by_the_hash_as_well() -> None:
