@@ -100,10 +100,11 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings and, per field, the layer its value came from."""
+    """Settings and, per field, the layer its value came from; `config` is the TOML file that was named, if one was."""
 
     settings: Any
     origins: Mapping[str, str]
+    config: str = ""
 
 
 def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> Loaded:
@@ -132,7 +133,7 @@ def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None
         if value is not None:
             put(name, value, f"--{name.replace('_', '-')}")
     _check_bounds(kind, values, origins)
-    return Loaded(kind(**values), origins)
+    return Loaded(kind(**values), origins, config)
 
 
 def _parser(kind: type, prog: str) -> argparse.ArgumentParser:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
 from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.store_writer import KEPT_BEST, StoreWriter
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
 from nacre.session import Received, SpeculationMode, VerifierSession, VerifyPlan
@@ -46,7 +47,7 @@ class VerifierHost:
     """Owns sessions and the batch loop. `run()` must be running for sessions to progress.
 
     `ready` may hold sessions back from a pass (methods that work in lock-step do); it is asked whenever something
-    has arrived.
+    has arrived. `writer` is told what passes found out.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class VerifierHost:
         pacer: Pacer | None = None,
         observe: Callable[[PassResult], None] | None = None,
         ready: Callable[[HostedSession], bool] | None = None,
+        writer: StoreWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -66,6 +68,7 @@ class VerifierHost:
         self._pass = verify_pass
         self._observe = observe
         self._ready = ready
+        self._writer = writer
         self._clock = clock
         self._sessions: dict[str, HostedSession] = {}
         self._tickets: dict[str, tuple[HostedSession, bool]] = {}  # ticket -> (session, admits the owner)
@@ -104,6 +107,7 @@ class VerifierHost:
             seed=seed,
             owners=1,
             ready_since=self._clock(),
+            kept_best=KEPT_BEST if self._writer is not None and self._writer.keeps(engine.tenant) else 0,
         )
         self._sessions[session.id] = session
         self._tickets[session.drafter_ticket] = (session, False)
@@ -180,6 +184,8 @@ class VerifierHost:
             return
         del self._tickets[session.drafter_ticket], self._tickets[session.owner_ticket]
         self._closing.append(session.engine)
+        if self._writer is not None and session.kept_best and session.failure is None:
+            self._writer.ended(session.engine.tenant, session.machine.tokens[session.machine.prompt_length :])
         session.announce()
         if not self._sessions:
             self._emptied.set()
@@ -316,6 +322,8 @@ class VerifierHost:
             totals.verify_ms += share_ms
             session.last = resolution.commit
             session.observed = _observed(plan, outcome.best) if outcome.best else None
+            if self._writer is not None and session.kept_best and session.observed is not None:
+                self._writer.settled(session.engine.tenant, machine.tokens, session.observed)
             session.arrivals.committed(
                 now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
             )
