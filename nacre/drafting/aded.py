@@ -118,6 +118,11 @@ class _FollowsTrigrams(TailProposer):
         self._table.learn((*self._tails[session].tokens, *tokens))
         super().committed(session, tokens, trunk)
 
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        self._table.merge(rows)
+        for output in outputs:
+            self._table.learn(output)
+
 
 class AdedGrowthProposer(_FollowsTrigrams):
     """Best-first growth over the matrix."""
@@ -128,7 +133,7 @@ class AdedGrowthProposer(_FollowsTrigrams):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth)
+        return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth, teachable=True)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         if len(last) < 2:
@@ -161,7 +166,7 @@ class AdedProposer(_FollowsTrigrams):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="aded", shape="tree", batch=1, reach=_ROLLOUT + 1)
+        return ProposerTraits(name="aded", shape="tree", batch=1, reach=_ROLLOUT + 1, teachable=True)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         root = _Node(last, 1.0, None)

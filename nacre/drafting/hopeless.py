@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 
 
 class RandomProposer:
@@ -27,6 +28,9 @@ class RandomProposer:
         self._highest[session] = max(self._highest[session], *tokens)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
         pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
@@ -48,6 +52,9 @@ class SilentProposer:
         pass
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
         pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:

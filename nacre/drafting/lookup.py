@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 
 
@@ -61,6 +62,9 @@ class LookupProposer:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # learns from text alone
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._continue(self._texts[item.session], item.path_tokens) for item in wanted]

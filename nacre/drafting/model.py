@@ -24,6 +24,7 @@ import numpy as np
 
 from nacre.drafting.features import features_of_rows
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 from nacre.sampling import History, RowContext
 
@@ -160,6 +161,9 @@ class ModelProposer:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # a model does not learn while it drafts
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         guesses: list[list[Guess]] = [[] for _ in wanted]

@@ -5,7 +5,7 @@ an answer comes would tell that somebody has had it before. So every tenant has 
 own.
 
 Invariant: at most `most` tenants are known; beyond that the one whose sessions are longest over is forgotten with all
-it has learned. Tenants with open sessions are kept.
+it has learned. Tenants with open sessions are kept, and what a store says of one more is then not heard.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.drafting.rows import Row
 
 MOST_TENANTS = 16
 
@@ -27,6 +28,8 @@ class _Tenant:
 
 class PerTenant:
     """A proposer made of proposers; `make` makes one."""
+
+    by_tenant = True
 
     def __init__(self, make: Callable[[], Proposer], *, most: int = MOST_TENANTS) -> None:
         self._make = make
@@ -41,12 +44,7 @@ class PerTenant:
         return self._traits
 
     def open(self, session: int, context: DraftContext) -> None:
-        tenant = self._tenants.get(context.tenant)
-        if tenant is None:
-            tenant = _Tenant(self._spare or self._make())
-            self._spare = None
-            self._tenants[context.tenant] = tenant
-            self._forget()
+        tenant = self._tenant(context.tenant)
         tenant.proposer.open(session, context)
         self._tenants.move_to_end(context.tenant)
         tenant.sessions.add(session)
@@ -57,6 +55,11 @@ class PerTenant:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._tenant_of[session].proposer.observed(session, observations)
+
+    def taught(self, tenant: int, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """For the tables of one tenant, who may be about to come; dropped if all there is room for are busy."""
+        if tenant in self._tenants or len(self._tenants) < self._most or self._idle():
+            self._tenant(tenant).proposer.taught(rows, outputs)
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         tenants = [self._tenant_of[item.session] for item in wanted]
@@ -73,9 +76,21 @@ class PerTenant:
             tenant.sessions.discard(session)
             tenant.proposer.close(session)
 
+    def _tenant(self, key: int) -> _Tenant:
+        """Known, or new."""
+        tenant = self._tenants.get(key)
+        if tenant is None:
+            tenant = _Tenant(self._spare or self._make())
+            self._spare = None
+            self._tenants[key] = tenant
+            self._forget()
+        return tenant
+
+    def _idle(self) -> list[int]:
+        return [key for key, tenant in self._tenants.items() if not tenant.sessions]
+
     def _forget(self) -> None:
-        idle = [key for key, tenant in self._tenants.items() if not tenant.sessions]
         newest = next(reversed(self._tenants))
-        for key in idle[: max(0, len(self._tenants) - self._most)]:
+        for key in self._idle()[: max(0, len(self._tenants) - self._most)]:
             if key != newest:
                 del self._tenants[key]

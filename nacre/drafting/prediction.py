@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.drafting.suffix_index import LONGEST, SuffixIndex
 from nacre.errors import InvalidArgument
 
@@ -67,6 +68,9 @@ class PredictionProposer:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # the client knows
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._continue(self._texts[item.session], item.path_tokens) for item in wanted]

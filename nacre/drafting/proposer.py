@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nacre.drafting.rows import Row
 from nacre.sampling import SamplingParams
 
 #: As `Guess.parent`: the guess hangs below the node that was to be extended.
@@ -25,7 +26,7 @@ class ProposerTraits:
     `shape`: "tree" if it offers rival guesses, "chain" if one line. `batch` is how many nodes one call should be
     given at most (a model evaluates several for little more than one). `reach` is the number of tokens a single
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
-    rule every proposer is exact. `learns`: it wants `observed` to be called.
+    rule every proposer is exact. `learns`: it wants `observed` to be called. `teachable`: it wants `taught` to be.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ProposerTraits:
     reach: int
     exact: bool = True
     learns: bool = False
+    teachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Proposer(Protocol):
     """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers.
 
     A class that needs a draft model says so with an attribute `needs_model = True`; it is then built with an engine.
+    One that keeps tenants apart says `by_tenant = True`: its `taught` is given the tenant before all else.
     """
 
     @property
@@ -128,6 +131,12 @@ class Proposer(Protocol):
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         """What the target said at nodes it verified, walked or not; only for methods whose traits say `learns`."""
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """What other sessions have seen, from a store: rows, and finished texts. Only if the traits say `teachable`.
+
+        Rows of a context that comes again replace or correct what came before; a text comes once.
+        """
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         """Guesses for each wanted node, most likely first; an empty list where it has none."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation
+from nacre.drafting.rows import Row
 
 
 @dataclass(slots=True)
@@ -38,6 +39,9 @@ class TailProposer:
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         """Methods that learn override it."""
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """Methods that can be taught override it."""
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         found = []

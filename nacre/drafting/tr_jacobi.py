@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from nacre.drafting.growth import Children, checked_rows, grow
 from nacre.drafting.lookup import LookupProposer
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 
 CHAIN = 5
 LEVELS = 4
@@ -50,6 +51,9 @@ class TrJacobiProposer:
         """Call it after `committed`: what the target said in the pass that committed."""
         rejected = [seen.tokens[:RANKS] for seen in observations if not seen.walked and seen.tokens]
         self._levels[session] = rejected[:LEVELS]
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         found = []

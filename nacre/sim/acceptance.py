@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 from nacre.sampling import Choice
 from nacre.sim.dice import mix, unit
@@ -202,6 +203,9 @@ class LineProposer:
         self._tips[session] += len(tokens)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
         pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.sampling import Choice
 from nacre.session import VerifyPlan
 from nacre.sim.dice import mix, unit
@@ -118,6 +119,9 @@ class DialledProposer:
             self._states[session] = self._target.advance(self._states[session], token)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
         pass
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
