@@ -269,6 +269,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             row_budget=self._host.limits.budget.session_rows,
             system_fingerprint=self._served.fingerprint,
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
+            tenant=engine.tenant if session.kept_best and not owner else "",
         )
 
     def _tenant_tag(self, tenant: str) -> int:

@@ -16,6 +16,7 @@ import grpc
 from nacre.drafting import DraftContext
 from nacre.errors import Internal, ResourceExhausted
 from nacre.runtime.draft_worker import DraftWorker
+from nacre.runtime.store_reader import Followed, StoreReader, namespace_of
 from nacre.session import Draft, Reanchor
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
@@ -73,13 +74,17 @@ async def draft_for_session(
     handshake: pb.Handshake,
     method: str,
     admitted: asyncio.Future[str],
+    reader: StoreReader | None = None,
 ) -> None:
     """Drafts for the ticket's session until it ends. Sets `admitted` to the session's id once joined.
+
+    What `reader` knows of the session's tenant is learnt first, if the verifier names the tenant.
 
     Raises NacreError if the verifier refuses or the stream breaks.
     """
     call = verifier_pb2_grpc.VerifierStub(channel).Session()
     number: int | None = None
+    followed: Followed | None = None
     outgoing = Outgoing()
     try:
         await call.wait_for_connection()  # so that what is measured below is the way there and back
@@ -94,6 +99,7 @@ async def draft_for_session(
         rtt_s = time.monotonic() - joined
         opened = event.opened
         messages.check_handshake(opened.handshake, handshake)
+        followed = await _read_ahead(reader, opened)
         number = worker.open(
             draft_context(opened),
             end_position=opened.end_position,
@@ -121,7 +127,15 @@ async def draft_for_session(
     finally:
         if number is not None:
             worker.close(number)
+        if reader is not None:
+            reader.end(followed)
         call.cancel()
+
+
+async def _read_ahead(reader: StoreReader | None, opened: pb.Opened) -> Followed | None:
+    """Before the session opens: what the store knows of its tenant goes to the worker."""
+    namespace = namespace_of(opened)
+    return await reader.begin(namespace, opened.tenant_tag) if reader is not None and namespace is not None else None
 
 
 async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int) -> None:
