@@ -114,6 +114,7 @@ class Proposer(Protocol):
     """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers.
 
     A class that needs a draft model says so with an attribute `needs_model = True`; it is then built with an engine.
+    One that needs a corpus on disk says `needs_datastore = True`; it is then built with an open one.
     One that keeps tenants apart says `by_tenant = True`: its `taught` is given the tenant before all else.
     """
 

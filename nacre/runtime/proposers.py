@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from nacre.drafting import Proposer, proposer_class
 from nacre.drafting.per_tenant import PerTenant
-from nacre.errors import FailedPrecondition
+from nacre.drafting.rest_datastore import RestDatastore
+from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import located
 from nacre.runtime.settings import DrafterSettings
 from nacre.wire import messages
@@ -27,9 +31,11 @@ class BuiltProposer:
 def build_proposer(settings: DrafterSettings, *, features: bool = False) -> BuiltProposer:
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
     kind = proposer_class(settings.method)
+    if getattr(kind, "needs_datastore", False):
+        return _with_datastore(kind, settings)
     if not getattr(kind, "needs_model", False):
         # What can remember beyond a session does.
-        return BuiltProposer(PerTenant(getattr(kind, "remembering", kind)), messages.handshake())
+        return BuiltProposer(_by_tenant(getattr(kind, "remembering", kind)), messages.handshake())
     from nacre.engine import Engine, RowBlock, load_model
 
     loaded = load_model(
@@ -53,3 +59,21 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
         **options,
     )
     return BuiltProposer(proposer, messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint))
+
+
+def _with_datastore(kind: Any, settings: DrafterSettings) -> BuiltProposer:
+    """Token ids of the datastore must be the target's: the handshake compares tokenizers, as it does for models."""
+    if not settings.datastore:
+        raise InvalidArgument(
+            f"method {settings.method} needs a datastore: build one with `nacre store build CORPUS --out FILE` and set "
+            "datastore to it",
+            param="datastore",
+        )
+    datastore = RestDatastore(Path(settings.datastore).expanduser())
+    fits = messages.handshake(tokenizer_fingerprint=datastore.fingerprint)
+    return BuiltProposer(_by_tenant(partial(kind, datastore)), fits)
+
+
+def _by_tenant(make: Callable[[], Proposer]) -> Proposer:
+    """As a proposer: it is one but for `taught`, which is given the tenant too (`by_tenant` says so)."""
+    return cast(Proposer, PerTenant(make))

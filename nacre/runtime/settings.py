@@ -58,6 +58,7 @@ class DrafterSettings:
 
     method: str = setting("model", "where guesses come from: model or lookup")
     draft: str = setting("demo-draft", "draft model: a directory, a hub id, or the bundled demo-draft")
+    datastore: str = setting("", "corpus for method rest, made by nacre store build")
     revision: str = setting("", "revision of a hub model")
     dtype: str = setting("float32", "bfloat16 or float32")
     device: str = setting("cpu", "cpu or cuda[:N]")
