@@ -1,4 +1,4 @@
-"""Method `rest` from the command line: a drafter with a corpus guesses right, and one of another tokenizer is refused."""
+"""Method `rest` from the command line: a drafter with a corpus guesses right, one of another tokenizer is refused."""
 
 from __future__ import annotations
 
