@@ -1,4 +1,4 @@
-"""What one session taught, the next one knows: through a verifier, a Redis and a drafter that was never there before."""
+"""What one session taught, the next one knows, through Redis and a drafter that has never been there before."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_drafter_that_shares_nothing_but_redis_knows_the_text(taught: Ta
         assert text == taught.text
     port = free_port()
     reading = await running.start_drafter(*taught.flags, "--metrics-port", str(port), method=method)
-    other = f"of {method}"  # a tenant that has never been here
+    other = f"of-{method}"  # a tenant that has never been here
     async with gateway(running, [reading], KEY, other) as where:
         text, others = await generated(where, other, drafters=1)
         assert text == taught.text
