@@ -16,7 +16,8 @@ BLOCKED = "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.
         "import nacre.client",
         "import gateway.server",
         (
-            "import drafter_service.server, nacre.runtime.stores, nacre.store.redis_store; from nacre.runtime.proposers import build_proposer; "
+            "import drafter_service.server, nacre.store.redis_store; "
+            "from nacre.runtime.proposers import build_proposer; "
             "from nacre.runtime.settings import DrafterSettings; "
             "assert all(build_proposer(DrafterSettings(method=name)).proposer.traits.name == name "
             "for name in ('lookup', 'stand', 'recycling-growth', 'suffix'))"
