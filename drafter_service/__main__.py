@@ -10,14 +10,14 @@ from nacre.runtime.service import run_service
 from nacre.runtime.settings import DrafterSettings
 
 
-def _serve() -> Callable[[DrafterSettings], Coroutine[Any, Any, None]]:
+def _serve() -> Callable[..., Coroutine[Any, Any, None]]:
     from drafter_service.server import serve
 
     return serve
 
 
 def main() -> int:
-    return run_service("drafter", DrafterSettings, _serve)
+    return run_service("drafter", DrafterSettings, _serve, with_store=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from nacre.errors import InvalidArgument, NacreError, ResourceExhausted, Unauthe
 from nacre.runtime.draft_worker import DraftWorker
 from nacre.runtime.drafter_stream import draft_for_session
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
+from nacre.runtime.store_reader import StoreReader
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 from nacre.v1 import session_pb2 as pb
 from nacre.wire.errors import status_of
@@ -38,8 +39,10 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
         draft: str = "",
         metrics: DrafterMetrics,
         allowed: Collection[str] = (),
+        reader: StoreReader | None = None,
     ) -> None:
         self._worker = worker
+        self._reader = reader
         self._handshake = handshake
         self._method = method
         self._draft_name = draft
@@ -117,6 +120,7 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
                 handshake=self._handshake,
                 method=self._method,
                 admitted=admitted,
+                reader=self._reader,
             )
             self._metrics.session_ended("finished")
         except NacreError as error:

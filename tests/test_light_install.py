@@ -16,13 +16,15 @@ BLOCKED = "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.
         "import nacre.client",
         "import gateway.server",
         (
-            "import drafter_service.server; from nacre.runtime.proposers import build_proposer; "
+            "import drafter_service.server, nacre.store.redis_store; "
+            "from nacre.runtime.proposers import build_proposer; "
             "from nacre.runtime.settings import DrafterSettings; "
-            "assert build_proposer(DrafterSettings(method='lookup')).proposer.traits.name == 'lookup'"
+            "assert all(build_proposer(DrafterSettings(method=name)).proposer.traits.name == name "
+            "for name in ('lookup', 'stand', 'recycling-growth', 'suffix'))"
         ),
         "import nacre.cli.app",
     ],
-    ids=["client", "gateway", "lookup drafter", "command line"],
+    ids=["client", "gateway", "drafter without a model", "command line"],
 )
 def test_it_runs_without_torch(work: str) -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED + work], capture_output=True, text=True, timeout=120)

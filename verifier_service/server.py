@@ -18,12 +18,16 @@ from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.pass_timing import measure_costs
 from nacre.runtime.proposers import build_local_proposer
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
-from nacre.runtime.settings import VerifierSettings
+from nacre.runtime.settings import StoreSettings, VerifierSettings
+from nacre.runtime.store_metrics import StoreMetrics
+from nacre.runtime.store_writer import StoreWriter
+from nacre.runtime.stores import opened_store
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import VerifyPass
 from nacre.sampling import NOISE_VERSION, PROCESSOR_VERSION, completion_key
 from nacre.scheduling import Pacer, RowBudget
 from nacre.session import SessionLimits
+from nacre.store import Store
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from verifier_service.metrics import VerifierMetrics
@@ -32,9 +36,19 @@ from verifier_service.servicer import Served, VerifierServicer
 log = logging.getLogger("nacre.verifier")
 
 
-async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierHost] = VerifierHost) -> None:
+async def serve(
+    settings: VerifierSettings,
+    *,
+    store: StoreSettings | None = None,
+    host_for: Callable[..., VerifierHost] = VerifierHost,
+) -> None:
     """Runs a verifier until SIGTERM or SIGINT. Raises NacreError for everything the caller can mend."""
     set_up_logging(settings.log_level)
+    async with opened_store(store) as kept:
+        await _serve(settings, kept, host_for)
+
+
+async def _serve(settings: VerifierSettings, store: Store | None, host_for: Callable[..., VerifierHost]) -> None:
     # The port first: a mistake there should not cost a minute of loading.
     service = GrpcService(settings.host, settings.grpc_port, ["nacre.v1.Verifier"])
     local = LocalDrafting(build_local_proposer(settings.local)) if settings.local else None
@@ -58,7 +72,9 @@ async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierH
         most_rows=settings.pass_rows,
     )
     log.info("a pass takes %s", costs)
-    host = host_for(verify_pass, limits, pacer=Pacer(costs, budget), observe=metrics.observe, local=local)
+    writer = _writer(store, served, metrics) if store is not None else None
+    pacer = Pacer(costs, budget)
+    host = host_for(verify_pass, limits, pacer=pacer, observe=metrics.observe, local=local, writer=writer)
     servicer = VerifierServicer(host, served, metrics, seed_source(settings.seed))
     verifier_pb2_grpc.add_VerifierServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)
@@ -84,6 +100,12 @@ async def serve(settings: VerifierSettings, *, host_for: Callable[..., VerifierH
             task.cancel()
         await asyncio.gather(loop_task, keeper_task, return_exceptions=True)
         stop_metrics()
+
+
+def _writer(store: Store, served: Served, metrics: VerifierMetrics) -> StoreWriter:
+    StoreMetrics(store, metrics.registry)
+    target = served.handshake
+    return StoreWriter(store, target.model_id, target.model_revision, target.tokenizer_fingerprint)
 
 
 def load(settings: VerifierSettings) -> tuple[Engine, Served]:

@@ -276,6 +276,8 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
             ordinal=ordinal,
             prediction=() if owner else session.prediction,
+            tenant=engine.tenant if session.kept_best and not owner else "",
+            vocab_size=0 if owner else self._served.info.vocab_size,
         )
 
     def _tenant_tag(self, tenant: str) -> int:

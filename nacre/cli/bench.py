@@ -88,7 +88,7 @@ def bench(
     from nacre.bench.spec_bench import write_spec_bench
     from nacre.bench.timeline import telling
     from nacre.cli.bench_report import print_list, print_report
-    from nacre.cli.model_files import draft_model, inflated_target
+    from nacre.cli.model_files import draft_model, inflated_target, resolve
     from nacre.cli.output import ChildLog, Steps, note, print_json
     from nacre.runtime.processes import run_until_signalled
 

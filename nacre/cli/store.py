@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from nacre.cli import options as flags
+from nacre.cli import store_build
 
 if TYPE_CHECKING:
     from nacre.store import Store
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 app = typer.Typer(
-    help="""Look into the store of what drafters learnt, carry it elsewhere, or remove a tenant.
+    help="""Look into the store of what drafters learnt, carry it elsewhere, remove a tenant; build a datastore.
 
 \b
   nacre store stats
   nacre store export rows.nacre --tenant acme
   nacre store purge --tenant acme
+  nacre store build docs src --out corpus.rest
 
 Which store is meant says the section [store] of nacre.toml, or the flags of each command.
 """,
@@ -236,6 +238,9 @@ def key(
         print_json({"file": str(file), "tenant": tenant})
     else:
         print(f"{file}: a key for {'all tenants' if tenant == '*' else tenant}; set key_file in [store] to it")
+
+
+app.command("build")(store_build.build)
 
 
 #: Files that take long enough to check for a bar.

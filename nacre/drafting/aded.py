@@ -119,6 +119,11 @@ class _FollowsTrigrams(TailProposer):
         self._table.learn((*self._tails[session].tokens, *tokens))
         super().committed(session, tokens, trunk)
 
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        self._table.merge(rows)
+        for output in outputs:
+            self._table.learn(output)
+
 
 class AdedGrowthProposer(_FollowsTrigrams):
     """Best-first growth over the matrix."""
@@ -129,7 +134,7 @@ class AdedGrowthProposer(_FollowsTrigrams):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth)
+        return ProposerTraits(name="aded-growth", shape="tree", batch=1, reach=self._depth, teachable=True)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         return self._trees.grow(key_of(last), self._rows, self._depth)
@@ -147,7 +152,7 @@ class AdedProposer(_FollowsTrigrams):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="aded", shape="tree", batch=1, reach=ROLLOUT + 1)
+        return ProposerTraits(name="aded", shape="tree", batch=1, reach=ROLLOUT + 1, teachable=True)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         return self._trees.search(key_of(last), self._rows, position, self._explore)

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import cast
 
 from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
 from nacre.drafting.proposer import (
@@ -32,7 +33,9 @@ from nacre.drafting.proposer import (
     Observation,
     Proposer,
     ProposerTraits,
+    TeachableByTenant,
 )
+from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 from nacre.pacing import Calibration, Reputation
 
@@ -121,6 +124,7 @@ class FusionProposer:
             learns=any(one.learns for one in traits),
             costly=self._model is not None,
             encodes=any(one.encodes for one in traits),
+            teachable=any(one.teachable for one in traits),
         )
 
     # -- what is known -------------------------------------------------------------------------------------------
@@ -162,8 +166,14 @@ class FusionProposer:
 
     def encoded(self, session: int, states: HiddenStates) -> None:
         for source in self._sources:
-            if source.traits.encodes and isinstance(source, Encoder):
-                source.encoded(session, states)
+            if source.traits.encodes:
+                cast(Encoder, source).encoded(session, states)
+
+    def teach(self, tenant: int, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """Only for sources that keep tenants apart: one tenant's text must not be guessed for another."""
+        for source in self._sources:
+            if source.traits.teachable and isinstance(source, TeachableByTenant):
+                source.teach(tenant, rows, outputs)
 
     def close(self, session: int) -> None:
         self._texts.pop(session, None)

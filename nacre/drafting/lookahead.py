@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from nacre.drafting.growth import checked_rows, grow_phrases
 from nacre.drafting.phrases import PhrasePool
 from nacre.drafting.proposer import DraftContext, Guess, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.drafting.tail import Tail, TailProposer
 
 NGRAM = 5
@@ -36,7 +37,7 @@ class LookaheadProposer(TailProposer):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="lookahead", shape="tree", batch=1, reach=self._pool.longest)
+        return ProposerTraits(name="lookahead", shape="tree", batch=1, reach=self._pool.longest, teachable=True)
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
@@ -46,6 +47,10 @@ class LookaheadProposer(TailProposer):
         before = self._tails[session].tokens
         self._pool.learn((*before, *tokens), len(before) + 1)
         super().committed(session, tokens, trunk)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        for output in outputs:
+            self._pool.learn(output)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         found = self._pool.get(last[-1:], PER_TOKEN)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from nacre.drafting.growth import checked_rows, grow_phrases
 from nacre.drafting.phrases import PhrasePool
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.drafting.tail import Tail, TailProposer
 
 PHRASE = 6
@@ -65,7 +66,9 @@ class OuroborosProposer(TailProposer):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="ouroboros", shape="tree", batch=1, reach=self._pool.longest, learns=True)
+        return ProposerTraits(
+            name="ouroboros", shape="tree", batch=1, reach=self._pool.longest, learns=True, teachable=True
+        )
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
@@ -76,6 +79,10 @@ class OuroborosProposer(TailProposer):
         before = self._tails[session].tokens
         self._pool.learn((*before, *tokens), len(before) + 1)
         super().committed(session, tokens, trunk)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        for output in outputs:
+            self._pool.learn(output)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         said = {seen.context[-2:]: seen.tokens[0] for seen in observations if seen.tokens}

@@ -5,7 +5,7 @@ an answer comes would tell that somebody has had it before. So every tenant has 
 own.
 
 Invariant: at most `most` tenants are known; beyond that the one whose sessions are longest over is forgotten with all
-it has learned. Tenants with open sessions are kept.
+it has learned. Tenants with open sessions are kept, and what a store says of one more is then not heard.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from nacre.drafting.proposer import (
     DraftContext,
@@ -23,7 +24,9 @@ from nacre.drafting.proposer import (
     Observation,
     Proposer,
     ProposerTraits,
+    Teachable,
 )
+from nacre.drafting.rows import Row
 
 MOST_TENANTS = 16
 
@@ -50,12 +53,7 @@ class PerTenant:
         return self._traits
 
     def open(self, session: int, context: DraftContext) -> None:
-        tenant = self._tenants.get(context.tenant)
-        if tenant is None:
-            tenant = _Tenant(self._spare or self._make())
-            self._spare = None
-            self._tenants[context.tenant] = tenant
-            self._forget()
+        tenant = self._tenant(context.tenant)
         tenant.proposer.open(session, context)
         self._tenants.move_to_end(context.tenant)
         tenant.sessions.add(session)
@@ -68,9 +66,15 @@ class PerTenant:
         self._tenant_of[session].proposer.observed(session, observations)
 
     def encoded(self, session: int, states: HiddenStates) -> None:
-        proposer = self._tenant_of[session].proposer
-        if isinstance(proposer, Encoder):
-            proposer.encoded(session, states)
+        if self._traits.encodes:
+            cast(Encoder, self._tenant_of[session].proposer).encoded(session, states)
+
+    def teach(self, tenant: int, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """For the tables of one tenant, who may be about to come; dropped if all there is room for are busy."""
+        if tenant in self._tenants or len(self._tenants) < self._most or self._idle():
+            proposer = self._tenant(tenant).proposer
+            if isinstance(proposer, Teachable):
+                proposer.taught(rows, outputs)
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         tenants = [self._tenant_of[item.session] for item in wanted]
@@ -87,9 +91,21 @@ class PerTenant:
             tenant.sessions.discard(session)
             tenant.proposer.close(session)
 
+    def _tenant(self, key: int) -> _Tenant:
+        """Known, or new."""
+        tenant = self._tenants.get(key)
+        if tenant is None:
+            tenant = _Tenant(self._spare or self._make())
+            self._spare = None
+            self._tenants[key] = tenant
+            self._forget()
+        return tenant
+
+    def _idle(self) -> list[int]:
+        return [key for key, tenant in self._tenants.items() if not tenant.sessions]
+
     def _forget(self) -> None:
-        idle = [key for key, tenant in self._tenants.items() if not tenant.sessions]
         newest = next(reversed(self._tenants))
-        for key in idle[: max(0, len(self._tenants) - self._most)]:
+        for key in self._idle()[: max(0, len(self._tenants) - self._most)]:
             if key != newest:
                 del self._tenants[key]

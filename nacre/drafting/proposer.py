@@ -9,9 +9,10 @@ Machines dispatch on declared traits, never on a name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from nacre.drafting.rows import Row
 from nacre.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ProposerTraits:
     extension looks ahead. `exact` states that the method leaves the target's distribution untouched: under the race
     rule every proposer is exact. `learns`: it wants `observed` to be called. `costly`: an extension takes a forward
     pass of a model, not microseconds. `encodes`: it wants the target's hidden states, through `encoded`: only a
-    verifier has them.
+    verifier has them. `teachable`: it wants `taught` to be called.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ProposerTraits:
     learns: bool = False
     costly: bool = False
     encodes: bool = False
+    teachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class DraftContext:
 
     `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
     `prediction` is what the client expects the answer to be, empty where it did not say. `tenant` is equal for
-    sessions of one tenant and says nothing else.
+    sessions of one tenant and says nothing else. Ids of the target's tokens are below `vocab_size` (0: not known).
     """
 
     tokens: tuple[int, ...]
@@ -59,6 +61,7 @@ class DraftContext:
     key: int | None
     prediction: tuple[int, ...] = ()
     tenant: int = 0
+    vocab_size: int = 0
 
 
 #: Most tokens of a prediction, whatever the context of the model.
@@ -126,10 +129,27 @@ class Guess:
     features: GuessFeatures | None = None
 
 
+def of_vocabulary(guesses: Sequence[Guess], vocab_size: int) -> list[Guess]:
+    """The guesses that are tokens of the target, without what hangs below others; all of them for a size of 0.
+
+    What a table knows may have come from afar.
+    """
+    if not vocab_size or all(guess.token < vocab_size for guess in guesses):
+        return list(guesses)
+    kept: list[Guess] = []
+    places: dict[int, int] = {TIP: TIP}
+    for place, guess in enumerate(guesses):
+        if guess.token < vocab_size and guess.parent in places:
+            places[place] = len(kept)
+            kept.append(replace(guess, parent=places[guess.parent]))
+    return kept
+
+
 class Proposer(Protocol):
     """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers.
 
     A class that needs a draft model says so with an attribute `needs_model = True`; it is then built with an engine.
+    One that needs a corpus on disk says `needs_datastore = True`; it is then built with an open one.
     """
 
     @property
@@ -160,3 +180,22 @@ class Encoder(Proposer, Protocol):
 
     def encoded(self, session: int, states: HiddenStates) -> None:
         """The states behind the last commit, which it has been told of before."""
+
+
+@runtime_checkable
+class Teachable(Proposer, Protocol):
+    """A proposer whose tables can be told what other sessions have seen, if its traits say `teachable`."""
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """From a store: rows, and finished texts.
+
+        Rows of a context that comes again replace or correct what came before; a text comes once.
+        """
+
+
+@runtime_checkable
+class TeachableByTenant(Proposer, Protocol):
+    """One that keeps the tables of tenants apart."""
+
+    def teach(self, tenant: int, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """As `taught`, for the tables of one tenant."""

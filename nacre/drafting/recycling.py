@@ -19,6 +19,7 @@ from nacre.drafting.growth import Children, checked_rows
 from nacre.drafting.ngram_rows import key_of
 from nacre.drafting.proposer import TIP, Guess, Observation, ProposerTraits
 from nacre.drafting.row_trees import sharpening
+from nacre.drafting.rows import Row
 from nacre.drafting.tail import Tail, TailProposer
 
 #: Children of the template's nodes, by the ranks that lead there; nodes not named have none.
@@ -61,10 +62,13 @@ class RecyclingProposer(TailProposer):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="recycling", shape="tree", batch=1, reach=_DEPTH, learns=True)
+        return ProposerTraits(name="recycling", shape="tree", batch=1, reach=_DEPTH, learns=True, teachable=True)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._table.learn(observations)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        self._table.merge(rows)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         guesses: list[Guess] = []
@@ -96,10 +100,15 @@ class RecyclingGrowthProposer(TailProposer):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="recycling-growth", shape="tree", batch=1, reach=self._depth, learns=True)
+        return ProposerTraits(
+            name="recycling-growth", shape="tree", batch=1, reach=self._depth, learns=True, teachable=True
+        )
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._table.learn(observations)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        self._table.merge(rows)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         power = sharpening(tail.context.params.temperature)

@@ -23,9 +23,11 @@ MOST_HITS = 5000
 class RestProposer(TailProposer):
     """Trees from a datastore. More `hits` count better and take longer: 64 take a quarter of a millisecond at most."""
 
+    needs_datastore = True
+
     def __init__(self, datastore: RestDatastore | None = None, *, rows: int = 32, hits: int = 48) -> None:
         if datastore is None:
-            raise InvalidArgument("method rest needs a datastore: build one from a corpus and name it")
+            raise InvalidArgument("method rest needs a datastore: build one with `nacre store build` and name it")
         if not 1 <= hits <= MOST_HITS:
             raise InvalidArgument(f"hits is {hits}; it must be 1 to {MOST_HITS}")
         super().__init__(LONGEST)

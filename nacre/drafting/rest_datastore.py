@@ -86,20 +86,20 @@ class RestDatastore:
     """An open datastore, read-only.
 
     Raises NotFound (no such file) and FailedPrecondition (not a datastore, another version or tokenizer, truncated,
-    corrupt). `fingerprint` is the target's tokenizer's.
+    corrupt). `fingerprint` is the target's tokenizer's; who does not know it compares the datastore's own.
     """
 
-    def __init__(self, path: str | os.PathLike[str], fingerprint: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], fingerprint: str | None = None) -> None:
         self.path = Path(path)
         try:
             with self.path.open("rb") as file:
                 head = file.read(HEADER_BYTES)
             size = self.path.stat().st_size
         except FileNotFoundError as error:
-            raise NotFound(f"there is no datastore at {path}; build one first") from error
+            raise NotFound(f"there is no datastore at {path}; build one with `nacre store build`") from error
         except OSError as error:
             raise FailedPrecondition(f"the datastore at {path} cannot be read: {error.strerror}") from error
-        self.count, checksum = self._checked_header(head, size, fingerprint)
+        self.count, checksum, self.fingerprint = self._checked_header(head, size, fingerprint)
         mapped = np.memmap(self.path, dtype="<u4", mode="r", offset=HEADER_BYTES, shape=(2 * self.count,))
         both: U32Array = np.asarray(mapped)
         if zlib.crc32(both.data) != checksum:
@@ -155,7 +155,7 @@ class RestDatastore:
         start = self._suffix_at[entry]
         return bool(self._token_at[start : start + len(pattern)].tolist() == pattern)
 
-    def _checked_header(self, head: bytes, size: int, fingerprint: str) -> tuple[int, int]:
+    def _checked_header(self, head: bytes, size: int, fingerprint: str | None) -> tuple[int, int, str]:
         if len(head) < HEADER_BYTES or head[: len(MAGIC)] != MAGIC:
             raise self._refused("is no datastore")
         _, version, count, name, checksum, own = _HEADER.unpack(head)
@@ -166,9 +166,9 @@ class RestDatastore:
         if size != HEADER_BYTES + 8 * count:
             raise self._refused(f"has {size} bytes where {HEADER_BYTES + 8 * count} were written")
         built_for = name.rstrip(b"\0").decode(errors="replace")
-        if built_for != fingerprint:
+        if fingerprint is not None and built_for != fingerprint:
             raise self._refused(f"was built for tokenizer {built_for}, the target has {fingerprint}")
-        return count, checksum
+        return count, checksum, built_for
 
     def _refused(self, why: str) -> FailedPrecondition:
         return FailedPrecondition(f"the datastore at {self.path} {why}: {_REMEDY}")

@@ -123,10 +123,13 @@ class StandProposer(TailProposer):
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="stand", shape="tree", batch=1, reach=self._depth, learns=True)
+        return ProposerTraits(name="stand", shape="tree", batch=1, reach=self._depth, learns=True, teachable=True)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._table.learn(observations)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        self._table.merge(rows)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         noise_key, params = tail.context.key, tail.context.params

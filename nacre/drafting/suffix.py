@@ -9,22 +9,27 @@ weighs m squared / 4; at a node, a child's survival is the weight of the matches
 all that reach the node plus 1, what remains being for tokens never seen there. A match that goes on grows with every
 token, so copies are surer the longer they are. Several match lengths vote at once, where the papers choose one.
 
-Update: one token costs O(1) (`suffix_index`). A session's output joins the corpus when it closes.
+Update: one token costs O(1) (`suffix_index`). A session's output joins the corpus when it closes; so do outputs that a
+store tells of, but for those that are there already.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, ProposerTraits
+from nacre.drafting.rows import Row
 from nacre.drafting.suffix_index import LONGEST, SuffixIndex, tail_hashes
 from nacre.errors import InvalidArgument
 
 #: Tokens of a session's own index; the oldest are forgotten beyond that.
 SESSION_TOKENS = 1 << 17
 MOST_DEPTH = 64
+#: Outputs that are known again when a store tells of them.
+MOST_KNOWN = 1024
 
 # The weight of a match by its length; lengths grow with the guesses below it.
 _WEIGHTS = [0.25 * m * m for m in range(LONGEST + MOST_DEPTH + 1)]
@@ -63,6 +68,7 @@ class SuffixProposer:
         self._matches = matches
         self._depth = depth
         self._texts: dict[int, _Text] = {}
+        self._known: OrderedDict[int, None] = OrderedDict()  # hashes of outputs
 
     @classmethod
     def remembering(cls) -> SuffixProposer:
@@ -71,7 +77,8 @@ class SuffixProposer:
 
     @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="suffix", shape="tree", batch=1, reach=self._depth)
+        teachable = self._corpus is not None
+        return ProposerTraits(name="suffix", shape="tree", batch=1, reach=self._depth, teachable=teachable)
 
     def open(self, session: int, context: DraftContext) -> None:
         index = SuffixIndex(SESSION_TOKENS)
@@ -89,13 +96,25 @@ class SuffixProposer:
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # it learns from text alone
 
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        for output in outputs:
+            if hash(output) not in self._known:
+                self._remember(output)
+
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         return [self._continue(self._texts[item.session], item.path_tokens) for item in wanted]
 
     def close(self, session: int) -> None:
         text = self._texts.pop(session, None)
-        if text is not None and self._corpus is not None and text.output:
-            self._corpus.add(text.output)
+        if text is not None:
+            self._remember(tuple(text.output))
+
+    def _remember(self, output: tuple[int, ...]) -> None:
+        if self._corpus is not None and output:
+            self._corpus.add(output)
+            self._known[hash(output)] = None
+            if len(self._known) > MOST_KNOWN:
+                self._known.popitem(last=False)
 
     def _continue(self, text: _Text, path: tuple[int, ...]) -> list[Guess]:
         tail = [*text.tail, *path][-LONGEST:]

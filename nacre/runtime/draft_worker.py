@@ -19,10 +19,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import cast
 
 from nacre.drafting import DraftContext, Expansion, Guess, Observation, Proposer
+from nacre.drafting.proposer import TeachableByTenant, of_vocabulary
+from nacre.drafting.rows import Row
 from nacre.errors import ResourceExhausted
 from nacre.pacing import Reputation
+from nacre.runtime.lessons import Lessons
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
 from nacre.session.observed import observations_of
 
@@ -81,6 +85,7 @@ class _Step:
     """What the thread does in one go, in this order."""
 
     closing: tuple[int, ...]
+    learning: bool
     opening: tuple[tuple[int, DraftContext], ...]
     news: tuple[tuple[int, News], ...]
     wanted: tuple[Expansion, ...]
@@ -104,11 +109,19 @@ class DraftWorker:
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
+        # Tables that tenants share are never taught: one tenant would guess from another's text.
+        teachable = proposer.traits.teachable and isinstance(proposer, TeachableByTenant)
+        self._lessons = Lessons(cast(TeachableByTenant, proposer).teach) if teachable else None
 
     @property
     def learns(self) -> bool:
         """Whether the proposer wants to hear what the target thought."""
         return self._proposer.traits.learns
+
+    @property
+    def teachable(self) -> bool:
+        """Whether `teach` is of any use."""
+        return self._lessons is not None
 
     @property
     def session_count(self) -> int:
@@ -145,6 +158,12 @@ class DraftWorker:
         self._sessions[number] = _Drafted(number, session, context, send, failed, rtt_s=rtt_s)
         self._wake.set()
         return number
+
+    def teach(self, tenant: int, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        """What sessions of a tenant have seen elsewhere. The proposer learns it a few milliseconds a step."""
+        if self._lessons is not None and (rows or outputs):
+            self._lessons.add(tenant, rows, outputs)
+            self._wake.set()
 
     def committed(self, number: int, commit: Commit) -> None:
         """The verifier's word for a session. Raises FailedPrecondition on a gap: join again."""
@@ -192,12 +211,12 @@ class DraftWorker:
                     self._wake.clear()
                     continue
                 started = time.perf_counter()
-                if step.opening or self._step_s >= INLINE_S:
+                if step.opening or step.learning or self._step_s >= INLINE_S:
                     guesses, failures = await loop.run_in_executor(self._thread, self._perform, step)
                 else:
                     guesses, failures = self._perform(step)
                     await asyncio.sleep(0)  # what has arrived meanwhile gets its turn
-                if not step.opening:  # reading a prompt is no measure
+                if not (step.opening or step.learning):  # reading a prompt is no measure
                     self._step_s += 0.1 * (time.perf_counter() - started - self._step_s)
                 for number, error in failures.items():
                     self._fail(number, error)
@@ -222,11 +241,12 @@ class DraftWorker:
                 candidates.append((expansion.path_survival, len(candidates), expansion))
         best = heapq.nlargest(self._batch, candidates, key=lambda item: (item[0], -item[1]))
         wanted = tuple(expansion for _, _, expansion in best)
+        learning = bool(self._lessons)
         # News alone waits for the next extension: telling the proposer early would not make it any faster.
-        if not wanted and not closing:
+        if not wanted and not closing and not learning:
             self._keep(opening, news)
             return None
-        return _Step(closing, tuple(opening), tuple(news), wanted)
+        return _Step(closing, learning, tuple(opening), tuple(news), wanted)
 
     def _keep(
         self,
@@ -258,6 +278,8 @@ class DraftWorker:
         failures: dict[int, Exception] = {}
         for number in step.closing:
             self._proposer.close(number)
+        if step.learning and self._lessons is not None:
+            self._lessons.learn()
         for number, context in step.opening:
             with _noting(failures, number):
                 self._proposer.open(number, context)
@@ -295,7 +317,8 @@ class DraftWorker:
             drafted = self._sessions.get(expansion.session)
             if drafted is None:
                 continue
-            placed = drafted.session.extend(expansion.node_id, offered)
+            possible = of_vocabulary(offered, drafted.context.vocab_size)
+            placed = drafted.session.extend(expansion.node_id, possible)
             self.totals.guessed += sum(1 for node_id in placed if node_id)
             touched[drafted.number] = drafted
         for drafted in touched.values():

@@ -16,6 +16,7 @@ import grpc
 from nacre.drafting import DraftContext
 from nacre.errors import Internal, ResourceExhausted
 from nacre.runtime.draft_worker import DraftWorker
+from nacre.runtime.store_reader import Followed, StoreReader, namespace_of
 from nacre.session import Draft, Reanchor
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
@@ -38,6 +39,7 @@ def draft_context(opened: pb.Opened) -> DraftContext:
         key=opened.noise_key,
         prediction=tuple(opened.prediction),
         tenant=opened.tenant_tag,
+        vocab_size=opened.vocab_size,
     )
 
 
@@ -74,13 +76,17 @@ async def draft_for_session(
     handshake: pb.Handshake,
     method: str,
     admitted: asyncio.Future[pb.Opened],
+    reader: StoreReader | None = None,
 ) -> None:
     """Drafts for the ticket's session until it ends. Sets `admitted` to the verifier's answer once joined.
+
+    What `reader` knows of the session's tenant is learnt first, if the verifier names the tenant.
 
     Raises NacreError if the verifier refuses or the stream breaks.
     """
     call = verifier_pb2_grpc.VerifierStub(channel).Session()
     number: int | None = None
+    followed: Followed | None = None
     outgoing = Outgoing()
     try:
         await call.wait_for_connection()  # so that what is measured below is the way there and back
@@ -95,6 +101,7 @@ async def draft_for_session(
         rtt_s = time.monotonic() - joined
         opened = event.opened
         messages.check_handshake(opened.handshake, handshake)
+        followed = await _read_ahead(reader, opened)
         number = worker.open(
             draft_context(opened),
             end_position=opened.end_position,
@@ -122,7 +129,15 @@ async def draft_for_session(
     finally:
         if number is not None:
             worker.close(number)
+        if reader is not None:
+            reader.end(followed)
         call.cancel()
+
+
+async def _read_ahead(reader: StoreReader | None, opened: pb.Opened) -> Followed | None:
+    """Before the session opens: what the store knows of its tenant goes to the worker."""
+    namespace = namespace_of(opened)
+    return await reader.begin(namespace, opened.tenant_tag) if reader is not None and namespace is not None else None
 
 
 async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, number: int) -> None:

@@ -61,14 +61,16 @@ class HostedSession:
     #: Whether prompt rows are observed too, and what was: (the position after the last of the rows, their best tokens).
     observe_prompt: bool = False
     prompt_observed: list[tuple[int, BestRows]] = field(default_factory=list)
+    #: Best tokens of each row that the store keeps; 0 if it keeps nothing of this session.
+    kept_best: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_rest: bool = False  # they have been told that no guesses are wanted
 
     @property
     def observe(self) -> int:
-        """Best tokens that some listener wants of each row."""
-        return max(self.observers.values(), default=0)
+        """Best tokens that some listener, or the store, wants of each row."""
+        return max(self.kept_best, *self.observers.values(), 0)
 
     @property
     def ended(self) -> bool:
@@ -107,5 +109,6 @@ class HostedSession:
         stream = self.machine.streams.get(ordinal) if ordinal is not None else None
         if stream is None:
             return commit
-        observed = self.observed if stream.ordinal in self.observers else None
+        best = self.observers.get(stream.ordinal, 0)
+        observed = self.observed.of_best(best) if self.observed is not None and best else None
         return dataclasses.replace(commit, window_nodes=stream.offered_window, observed=observed)

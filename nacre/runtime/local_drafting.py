@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
+from typing import cast
 
 from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer
-from nacre.drafting.proposer import TIP, Encoder, Guess
+from nacre.drafting.proposer import TIP, Encoder, Guess, of_vocabulary
 from nacre.runtime.hosted_session import HostedSession
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
@@ -74,6 +75,7 @@ class LocalDrafting:
             prompt_length=machine.prompt_length,
             params=engine.params,
             key=engine.key,
+            prediction=session.prediction,
             tenant=tenant_number(engine.tenant),
         )
         with _its_own_fault(guided):
@@ -94,7 +96,7 @@ class LocalDrafting:
             if self._rests(session, guided):
                 return
             guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
-            possible = _within(guesses[:rows], machine.vocab_size)
+            possible = of_vocabulary(guesses[:rows], machine.vocab_size)
             if possible:
                 machine.draft(guided.ordinal, _draft(possible, len(machine.tokens)))
 
@@ -128,9 +130,9 @@ class LocalDrafting:
         if session.observed is not None and session.observed is not guided.seen:
             guided.seen = session.observed
             self._proposer.observed(guided.number, observations_of(tokens, session.observed))
-        if session.states is not None and session.states is not guided.states and isinstance(self._proposer, Encoder):
+        if self.encodes and session.states is not None and session.states is not guided.states:
             guided.states = session.states
-            self._proposer.encoded(guided.number, session.states)
+            cast(Encoder, self._proposer).encoded(guided.number, session.states)
 
 
 @contextlib.contextmanager
@@ -147,19 +149,6 @@ def _its_own_fault(guided: _Guided) -> Iterator[None]:
 def tenant_number(tenant: str) -> int:
     """A number that is a tenant's in this process and tells nothing else."""
     return int.from_bytes(blake2b(tenant.encode(), digest_size=8).digest(), "little")
-
-
-def _within(guesses: Sequence[Guess], vocab_size: int) -> list[Guess]:
-    """The guesses that are tokens of the model, without those below others: what was learnt may have come from afar."""
-    if all(guess.token < vocab_size for guess in guesses):
-        return list(guesses)
-    kept: list[Guess] = []
-    places: dict[int, int] = {TIP: TIP}
-    for place, guess in enumerate(guesses):
-        if guess.token < vocab_size and guess.parent in places:
-            places[place] = len(kept)
-            kept.append(replace(guess, parent=places[guess.parent]))
-    return kept
 
 
 def _draft(guesses: Sequence[Guess], committed: int) -> Draft:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nacre.drafting import Proposer, method_names, needs_model, proposer_class
 from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.per_tenant import PerTenant
+from nacre.drafting.rest_datastore import RestDatastore
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import located
 from nacre.runtime.settings import DrafterSettings
@@ -31,43 +34,54 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     sources: list[Proposer] = []
     handshake = messages.handshake()
     for name in method_names(settings.method):
+        kind = proposer_class(name)
         if needs_model(name):
-            built = _with_model(proposer_class(name), settings, features)
-            sources.append(built.proposer)
-            handshake = built.handshake
+            built = _with_model(kind, settings, features)
+        elif getattr(kind, "needs_datastore", False):
+            built = _with_datastore(kind, settings)
         else:
-            sources.append(_without_model(name))
-            if sources[-1].traits.encodes:
-                raise InvalidArgument(
-                    f"method {name} needs the target's hidden states, which only a verifier has: "
-                    f"start one with --local {name}",
-                    param="method",
-                )
+            built = BuiltProposer(_without_model(kind), messages.handshake())
+        if built.proposer.traits.encodes:
+            raise InvalidArgument(
+                f"method {name} needs the target's hidden states, which only a verifier has: "
+                f"start one with --local {name}",
+                param="method",
+            )
+        sources.append(built.proposer)
+        handshake = _both(handshake, built.handshake, settings.method)
     return BuiltProposer(_fused(sources), handshake)
 
 
 def build_local_proposer(method: str) -> Proposer:
     """What guesses inside a verifier. Raises InvalidArgument for methods that need a model: they would hold it up."""
-    names = method_names(method)
-    for name in names:
-        if needs_model(name):
-            raise InvalidArgument(
-                f"local is {method!r}; {name} needs a model, which would hold up every pass: run a drafter for it",
-                param="local",
-            )
-    return _fused([_without_model(name) for name in names])
+    kinds = [(name, proposer_class(name)) for name in method_names(method)]
+    for name, kind in kinds:
+        if needs_model(name) or getattr(kind, "needs_datastore", False):
+            what = "a model, which would hold up every pass" if needs_model(name) else "a corpus on disk"
+            raise InvalidArgument(f"local is {method!r}; {name} needs {what}: run a drafter for it", param="local")
+    return _fused([_without_model(kind) for _, kind in kinds])
 
 
 def _fused(sources: Sequence[Proposer]) -> Proposer:
     return sources[0] if len(sources) == 1 else FusionProposer(sources)
 
 
-def _without_model(name: str) -> Proposer:
-    kind = proposer_class(name)
+def _both(one: pb.Handshake, other: pb.Handshake, method: str) -> pb.Handshake:
+    """What fits both sources. Raises InvalidArgument where they are of different tokenizers."""
+    fingerprints = {one.tokenizer_fingerprint, other.tokenizer_fingerprint} - {""}
+    if len(fingerprints) > 1:
+        raise InvalidArgument(
+            f"method {method!r}: the draft model's tokenizer is not the datastore's; build the datastore again",
+            param="datastore",
+        )
+    return messages.handshake(tokenizer_fingerprint="".join(fingerprints))
+
+
+def _without_model(kind: Any) -> Proposer:
     return PerTenant(getattr(kind, "remembering", kind))  # what can remember beyond a session does
 
 
-def _with_model(kind: type, settings: DrafterSettings, features: bool) -> BuiltProposer:
+def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltProposer:
     from nacre.engine import Engine, RowBlock, load_model
 
     loaded = load_model(
@@ -91,3 +105,16 @@ def _with_model(kind: type, settings: DrafterSettings, features: bool) -> BuiltP
         **options,
     )
     return BuiltProposer(proposer, messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint))
+
+
+def _with_datastore(kind: Any, settings: DrafterSettings) -> BuiltProposer:
+    """Token ids of the datastore must be the target's: the handshake compares tokenizers, as it does for models."""
+    if not settings.datastore:
+        raise InvalidArgument(
+            f"method {settings.method} needs a datastore: build one with `nacre store build CORPUS --out FILE` and set "
+            "datastore to it",
+            param="datastore",
+        )
+    datastore = RestDatastore(Path(settings.datastore).expanduser())
+    fits = messages.handshake(tokenizer_fingerprint=datastore.fingerprint)
+    return BuiltProposer(PerTenant(partial(kind, datastore)), fits)

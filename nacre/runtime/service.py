@@ -23,27 +23,40 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from nacre.errors import InvalidArgument, NacreError
 from nacre.runtime.grpc_options import SERVER_OPTIONS
-from nacre.runtime.settings import load_settings
+from nacre.runtime.settings import StoreSettings, load_settings
 
 T = TypeVar("T")
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def run_service(name: str, kind: type[T], serve: Callable[[], Callable[[T], Coroutine[Any, Any, None]]]) -> int:
+def run_service(
+    name: str,
+    kind: type[T],
+    serve: Callable[[], Callable[..., Coroutine[Any, Any, None]]],
+    *,
+    with_store: bool = False,
+) -> int:
     """Parses the service's settings and runs it; returns the process's exit code.
 
     `serve()` imports the service's main coroutine: what it needs loads only after the flags are known to be right.
+    It is called with the settings, and with those of the store as `store` if the service has one.
     """
     try:
-        settings = load_settings(kind, name).settings
-        uvloop.run(serve()(settings))
+        loaded = load_settings(kind, name)
+        others = {"store": _store_settings(loaded.config)} if with_store else {}
+        uvloop.run(serve()(loaded.settings, **others))
     except NacreError as error:
         print(f"nacre {name}: {error.message}", file=sys.stderr)  # noqa: T201  the one line the caller needs
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _store_settings(config: str) -> StoreSettings:
+    settings: StoreSettings = load_settings(StoreSettings, "store", ["--config", config] if config else []).settings
+    return settings
 
 
 def set_up_logging(level: str) -> None:

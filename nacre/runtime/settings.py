@@ -59,6 +59,7 @@ class DrafterSettings:
 
     method: str = setting("model", "where guesses come from: model, lookup or others, fused if joined by +")
     draft: str = setting("demo-draft", "draft model: a directory, a hub id, or the bundled demo-draft")
+    datastore: str = setting("", "corpus for method rest, made by nacre store build")
     revision: str = setting("", "revision of a hub model")
     dtype: str = setting("float32", "bfloat16 or float32")
     device: str = setting("cpu", "cpu or cuda[:N]")
@@ -101,10 +102,11 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings and, per field, the layer its value came from."""
+    """Settings and, per field, the layer its value came from; `config` is the TOML file that was named, if one was."""
 
     settings: Any
     origins: Mapping[str, str]
+    config: str = ""
 
 
 def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> Loaded:
@@ -133,7 +135,7 @@ def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None
         if value is not None:
             put(name, value, f"--{name.replace('_', '-')}")
     _check_bounds(kind, values, origins)
-    return Loaded(kind(**values), origins)
+    return Loaded(kind(**values), origins, config)
 
 
 def _parser(kind: type, prog: str) -> argparse.ArgumentParser:

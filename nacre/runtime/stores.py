@@ -1,13 +1,35 @@
-"""Builds the store that the settings ask for. Loads the Redis client only for a store that is in Redis."""
+"""Builds the store that the settings ask for. Loads the Redis client only for a store that is in Redis.
+
+Rule: a service has a store if its settings say where: a url, or a snapshot. Else nothing is kept and nothing is asked.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.runtime.settings import StoreSettings
 from nacre.store import LocalStore, Store
 from nacre.store.keys import TenantKeys, read_keys
+
+
+@asynccontextmanager
+async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Store | None]:
+    """The store of a service, started; what it has queued at the end is written. None if there is to be none.
+
+    Raises NacreError for settings that cannot be right. A store that cannot be reached is none of them.
+    """
+    if settings is None or not (settings.url or settings.snapshot):
+        yield None
+        return
+    store = build_store(settings)
+    try:
+        await store.start()
+        yield store
+    finally:
+        await store.close()
 
 
 def build_store(settings: StoreSettings) -> Store:

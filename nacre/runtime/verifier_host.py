@@ -21,6 +21,7 @@ from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticate
 from nacre.pacing import Reputation
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_drafting import LocalDrafting
+from nacre.runtime.store_writer import KEPT_BEST, StoreWriter
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
 from nacre.session import Received, SpeculationMode, VerifierSession, VerifyPlan
@@ -48,7 +49,7 @@ class VerifierHost:
     """Owns sessions and the batch loop. `run()` must be running for sessions to progress.
 
     `ready` may hold sessions back from a pass (methods that work in lock-step do); it is asked whenever something
-    has arrived. `local` guesses in here, for every session that speculates.
+    has arrived. `local` guesses in here, for every session that speculates. `writer` is told what passes found out.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class VerifierHost:
         observe: Callable[[PassResult], None] | None = None,
         ready: Callable[[HostedSession], bool] | None = None,
         local: LocalDrafting | None = None,
+        writer: StoreWriter | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
@@ -70,6 +72,7 @@ class VerifierHost:
         self._observe = observe
         self._ready = ready
         self._local = local
+        self._writer = writer
         self._clock = clock
         self._sessions: dict[str, HostedSession] = {}
         self._tickets: dict[str, tuple[HostedSession, bool]] = {}  # ticket -> (session, admits the owner)
@@ -114,6 +117,7 @@ class VerifierHost:
             prediction=prediction,
             owners=1,
             ready_since=self._clock(),
+            kept_best=KEPT_BEST if self._writer is not None and self._writer.keeps(engine.tenant) else 0,
         )
         self._sessions[session.id] = session
         self._tickets[session.drafter_ticket] = (session, False)
@@ -194,6 +198,8 @@ class VerifierHost:
             ordinal = self._local.close(session)
             if ordinal is not None:
                 self.leave(session, ordinal, self._local.METHOD)
+        if self._writer is not None and session.kept_best and session.failure is None:
+            self._writer.ended(session.engine.tenant, session.machine.tokens[session.machine.prompt_length :])
         session.announce()
         if not self._sessions:
             self._emptied.set()
@@ -347,6 +353,8 @@ class VerifierHost:
             session.observed = _observed(plan, outcome.best) if outcome.best else None
             if outcome.hidden is not None and self._local is not None:
                 session.states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
+            if self._writer is not None and session.kept_best and session.observed is not None:
+                self._writer.settled(session.engine.tenant, machine.tokens, session.observed)
             session.arrivals.committed(
                 now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
             )

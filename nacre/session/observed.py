@@ -34,6 +34,13 @@ class Observed:
     position: int
     rows: tuple[ObservedRow, ...]
 
+    def of_best(self, most: int) -> Observed:
+        """The same with at most `most` best tokens of each row: others may have asked for more."""
+        if all(len(row.best) <= most for row in self.rows):
+            return self
+        rows = (ObservedRow(row.parent, row.token, row.best[:most]) for row in self.rows)
+        return Observed(self.position, tuple(rows))
+
 
 def prompt_observations(
     tokens: Sequence[int], end: int, rows: Sequence[Sequence[tuple[int, float]]]

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, NotFound
 from nacre.store.packing import key_in, key_of, pack, unpack
-from nacre.store.portable import MAX_OUTPUT_TOKENS, Section, read_file, write_file
+from nacre.store.portable import Section, read_file, write_file
+from nacre.store.queued import QueuedStore
 from nacre.store.rows import Namespace, Row, merged
-from nacre.store.store import PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreCounters, StoreStats
-from nacre.store.write_queue import Coalesced, WriteQueue
+from nacre.store.store import PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreStats
+from nacre.store.write_queue import Coalesced
 
 logger = logging.getLogger("nacre.store")
 
@@ -68,7 +69,7 @@ class _Table:
             self.old, self.young = self.young, {}
 
 
-class LocalStore:
+class LocalStore(QueuedStore):
     """`snapshot`: where to keep the rows over a restart. `log_tenants`: who opted in to logging; "*" is everyone."""
 
     def __init__(
@@ -79,18 +80,20 @@ class LocalStore:
         snapshot: Path | None = None,
         log_tenants: Sequence[str] = (),
     ) -> None:
-        self.counters = StoreCounters()
+        super().__init__(self._apply, log_tenants)
         self._max_rows = max_rows
         self._max_log_tokens = max_log_tokens
         self._snapshot = snapshot
-        self._log_tenants = frozenset(log_tenants)
         self._tables: dict[Namespace, _Table] = {}
         self._number = 0
-        self._queue = WriteQueue(self._apply, self.counters)
         self._saver: asyncio.Task[None] | None = None
         self._dirty = False
 
     # -- life ----------------------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        return True
 
     async def start(self) -> None:
         if self._snapshot is not None and not self._tables:
@@ -214,16 +217,6 @@ class LocalStore:
         return Reading(tuple(rows), tuple(tokens for _, tokens in outputs), cursor)
 
     # -- writing -------------------------------------------------------------------------------------------------
-
-    def write(self, namespace: Namespace, rows: Sequence[Row]) -> None:
-        self._queue.offer(namespace, rows)
-
-    def log(self, namespace: Namespace, tokens: Sequence[int]) -> None:
-        if namespace.tenant in self._log_tenants or "*" in self._log_tenants:
-            self._queue.offer_output(namespace, tuple(tokens[:MAX_OUTPUT_TOKENS]))
-
-    async def flush(self) -> None:
-        await self._queue.flush()
 
     async def _apply(self, namespace: Namespace, rows: Coalesced, outputs: list[tuple[int, ...]]) -> bool:
         table = self._table(namespace)

@@ -20,15 +20,15 @@ from typing import Any
 from nacre.errors import NacreError
 from nacre.store.keys import TenantKeys
 from nacre.store.packing import key_of
-from nacre.store.portable import MAX_OUTPUT_TOKENS
+from nacre.store.queued import QueuedStore
 from nacre.store.redis_layout import BLOCK, BUCKET_BITS, Generation, Layout, all_of, directory
 from nacre.store.redis_link import RedisLink, execute
 from nacre.store.redis_reading import PLACES, output_of, rows_of_block, rows_of_buckets
 from nacre.store.redis_writing import RedisWriter
 from nacre.store.rows import Namespace, Row, merged
 from nacre.store.sealing import Seal, directory_seal
-from nacre.store.store import NOTHING, PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreCounters, StoreStats
-from nacre.store.write_queue import FLUSH_KEYS, Coalesced, WriteQueue
+from nacre.store.store import NOTHING, PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreStats
+from nacre.store.write_queue import FLUSH_KEYS, Coalesced
 
 logger = logging.getLogger("nacre.store")
 
@@ -51,7 +51,7 @@ CONFLICT_TRIES = 5
 _NONE = "0-0"
 
 
-class RedisStore:
+class RedisStore(QueuedStore):
     """`url`: redis://, rediss:// (TLS) or unix://. `ttl_s`: a row nobody writes lives for half of it at least.
 
     `clock` tells Unix time, by which generations take turns. Machines may disagree about it by minutes: they then read
@@ -68,19 +68,21 @@ class RedisStore:
         log_tenants: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.counters = StoreCounters()
+        super().__init__(self._apply, log_tenants)
         self._keys = keys
         self._period_s = ttl_s / 2
         self._clock = clock
-        self._log_tenants = frozenset(log_tenants)
         self._link = RedisLink(url, timeout_s=timeout_s, counters=self.counters)
-        self._queue = WriteQueue(self._apply, self.counters)
         self._writer = RedisWriter(self._queue.spent)
         self._layouts: dict[Namespace, Layout] = {}
         self._listed: dict[Namespace, float] = {}
         self._keyless: set[str] = set()
 
     # -- life ----------------------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        return self._link.healthy
 
     async def start(self) -> None:
         await self._queue.start()
@@ -188,16 +190,6 @@ class RedisStore:
         return rows, place
 
     # -- writing -------------------------------------------------------------------------------------------------
-
-    def write(self, namespace: Namespace, rows: Sequence[Row]) -> None:
-        self._queue.offer(namespace, rows)
-
-    def log(self, namespace: Namespace, tokens: Sequence[int]) -> None:
-        if namespace.tenant in self._log_tenants or "*" in self._log_tenants:
-            self._queue.offer_output(namespace, tuple(tokens[:MAX_OUTPUT_TOKENS]))
-
-    async def flush(self) -> None:
-        await self._queue.flush()
 
     async def _apply(self, namespace: Namespace, rows: Coalesced, outputs: list[tuple[int, ...]]) -> bool:
         """False: try again later. Rows of a tenant without a key are dropped: later would not be better."""

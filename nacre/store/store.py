@@ -8,7 +8,7 @@ than the store's timeout. What an operator asks for (`namespaces`, `pages`, `pur
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
@@ -103,6 +103,10 @@ class Store(Protocol):
     @property
     def counters(self) -> StoreCounters: ...
 
+    @property
+    def healthy(self) -> bool:
+        """Whether it answered when it was asked last, and takes what is written."""
+
     async def start(self) -> None:
         """Begins to flush in the background; the store need not be reachable."""
 
@@ -115,8 +119,11 @@ class Store(Protocol):
     async def follow(self, namespace: Namespace, since: Cursor) -> Reading:
         """What came after `since`, and a page of what was there before it; PAGE_ROWS at most. Never raises."""
 
-    def write(self, namespace: Namespace, rows: Sequence[Row]) -> None:
-        """Queues observations: O(1), never raises, never waits. `rows` must not be changed afterwards."""
+    def write(self, namespace: Namespace, rows: Collection[Row]) -> None:
+        """Queues observations: O(1), never raises, never waits. `rows` must not be changed afterwards.
+
+        They are looked at later, and not at all if the queue has to drop them: making them may wait until then.
+        """
 
     def log(self, namespace: Namespace, tokens: Sequence[int]) -> None:
         """Queues a finished output, if its tenant opted in. O(1), like `write`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
 from nacre.errors import InvalidArgument
@@ -21,6 +21,8 @@ from nacre.store.store import StoreCounters
 
 FLUSH_S = 0.1
 FLUSH_KEYS = 512
+#: Rows looked at before a flush, most of which nobody has seen before: some three milliseconds.
+FLUSH_ROWS = 256
 MAX_QUEUED = 16_384
 MAX_QUEUED_OUTPUTS = 64
 #: Slices of one `flush`: more than a full queue has, and an end where other writers are always faster.
@@ -39,7 +41,7 @@ class WriteQueue:
         self._apply = apply
         self._counters = counters
         self._max_queued = max_queued
-        self._batches: deque[tuple[Namespace, Sequence[Row]]] = deque()
+        self._batches: deque[tuple[Namespace, Collection[Row]]] = deque()
         self._queued = 0
         self._outputs: deque[tuple[Namespace, tuple[int, ...]]] = deque()
         self._held: dict[Namespace, Coalesced] = {}
@@ -53,7 +55,7 @@ class WriteQueue:
     def queued(self) -> int:
         return self._queued + sum(map(len, self._held.values()))
 
-    def offer(self, namespace: Namespace, rows: Sequence[Row]) -> None:
+    def offer(self, namespace: Namespace, rows: Collection[Row]) -> None:
         self._counters.rows_offered += len(rows)
         if namespace.tenant == PUBLIC:  # only what was built on purpose is shared
             self._counters.rows_refused += len(rows)
@@ -131,13 +133,15 @@ class WriteQueue:
         return went
 
     def _coalesce(self) -> None:
-        """From batches to one row per key, until a flush is full; first sightings stay behind.
+        """From batches to one row per key, until a flush is full or took long; first sightings stay behind.
 
         While a store takes nothing this stops by itself: at most a flush and a batch are held.
         """
         keys = sum(map(len, self._held.values()))
-        while self._batches and keys < FLUSH_KEYS:
+        looked = 0
+        while self._batches and keys < FLUSH_KEYS and looked < FLUSH_ROWS:
             namespace, rows = self._batches.popleft()
+            looked += len(rows)
             self._queued -= len(rows)
             held = self._held.setdefault(namespace, {})
             salt = hash(namespace).to_bytes(8, "little", signed=True)

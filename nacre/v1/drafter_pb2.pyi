@@ -15,27 +15,31 @@ class AttachRequest(_message.Message):
     def __init__(self, verifier_address: _Optional[str] = ..., ticket: _Optional[str] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "ordinal")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    ORDINAL_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    ordinal: int
+    def __init__(self, session_id: _Optional[str] = ..., ordinal: _Optional[int] = ...) -> None: ...
 
 class GetDrafterRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetDrafterResponse(_message.Message):
-    __slots__ = ("handshake", "method", "sessions", "max_sessions", "steps", "busy_ms")
+    __slots__ = ("handshake", "method", "sessions", "max_sessions", "steps", "busy_ms", "draft")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     BUSY_MS_FIELD_NUMBER: _ClassVar[int]
+    DRAFT_FIELD_NUMBER: _ClassVar[int]
     handshake: _session_pb2.Handshake
     method: str
     sessions: int
     max_sessions: int
     steps: int
     busy_ms: float
-    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., steps: _Optional[int] = ..., busy_ms: _Optional[float] = ...) -> None: ...
+    draft: str
+    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., steps: _Optional[int] = ..., busy_ms: _Optional[float] = ..., draft: _Optional[str] = ...) -> None: ...

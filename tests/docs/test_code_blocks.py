@@ -27,6 +27,8 @@ from nacre.cli.app import app
 from nacre.client import Request
 from nacre.errors import InvalidArgument, NacreError
 from nacre.runtime.settings import DrafterSettings, StoreSettings, VerifierSettings
+from nacre.runtime.store_metrics import StoreMetrics
+from nacre.store import LocalStore
 from nacre.v1 import session_pb2
 from tests.docs.pages import (
     PAGES,
@@ -59,6 +61,12 @@ TREES = ("nacre", "gateway", "verifier_service", "drafter_service", "kernels", "
 #: Methods of the client that take the fields of a request.
 GENERATING = ("generate", "complete", "start")
 ENDPOINTS = {"/v1/completions": fields.CompletionFields, "/v1/chat/completions": fields.ChatFields}
+
+
+def _store_registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    StoreMetrics(LocalStore(), registry)
+    return registry
 
 
 def each(language: str) -> Any:
@@ -233,8 +241,9 @@ def test_the_settings_table_is_the_settings(service: str) -> None:
         ("Verifier", VerifierMetrics("model").registry),
         ("Drafter", DrafterMetrics("model").registry),
         ("Gateway", GatewayMetrics().registry),
+        ("Store", _store_registry()),
     ],
-    ids=["verifier", "drafter", "gateway"],
+    ids=["verifier", "drafter", "gateway", "store"],
 )
 def test_the_metrics_table_is_the_metrics(title: str, registry: CollectorRegistry) -> None:
     shown = {(cells[0].strip("`"), cells[1]) for cells in rows(section(OPERATIONS, title))}
@@ -247,7 +256,7 @@ def test_the_metrics_table_is_the_metrics(title: str, registry: CollectorRegistr
 def test_metrics_in_the_text_and_in_queries_exist() -> None:
     known = {
         cells[0].strip("`")
-        for title in ("Verifier", "Drafter", "Gateway")
+        for title in ("Verifier", "Drafter", "Gateway", "Store")
         for cells in rows(section(OPERATIONS, title))
     }
     said = {name for page in PAGES for name in re.findall(r"\bnacre_[a-z_]+\b", page.read_text("utf-8"))}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterator
 
 from nacre.store.rows import PUBLIC, Namespace, Row, calibration
 from nacre.store.sightings import Sightings
 from nacre.store.store import StoreCounters
-from nacre.store.write_queue import FLUSH_KEYS, Coalesced, WriteQueue
+from nacre.store.write_queue import FLUSH_KEYS, FLUSH_ROWS, Coalesced, WriteQueue
 
 SPACE = Namespace("acme", "target", "r1", "f" * 32)
 
@@ -126,3 +127,37 @@ def test_the_sketch_forgets_and_never_grows():
         sightings.seen_before(str(number).encode())
     fresh = sum(not sightings.seen_before(f"new {number}".encode()) for number in range(200))
     assert fresh > 50
+
+
+async def test_a_flush_looks_at_few_rows_however_many_wait():
+    sink, counters = Sink(), StoreCounters()
+    queue = WriteQueue(sink.apply, counters)
+    for start in range(100):
+        queue.offer(SPACE, [ngram(start, place, count=1) for place in range(48)])
+    before = queue.queued
+    await queue._flush_once()
+    assert 0 < before - queue.queued <= FLUSH_ROWS + 48
+    await queue.flush()
+    assert (queue.queued, counters.rows_first_seen) == (0, 4800)
+
+
+async def test_rows_may_be_made_when_they_are_looked_at_and_are_never_made_if_dropped():
+    made = []
+
+    class Later(Collection[Row]):
+        def __len__(self) -> int:
+            return 10
+
+        def __contains__(self, row: object) -> bool:
+            return False
+
+        def __iter__(self) -> Iterator[Row]:
+            made.append(1)
+            return (ngram(place) for place in range(10))
+
+    sink = Sink()
+    queue = WriteQueue(sink.apply, StoreCounters(), max_queued=10)
+    queue.offer(SPACE, Later())
+    queue.offer(SPACE, Later())
+    await queue.flush()
+    assert (len(made), len(sink.rows)) == (1, 10)

@@ -1,0 +1,96 @@
+"""What one session taught, the next one knows, through Redis and a drafter that has never been there before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from tests.services import Services, services
+from tests.store.fleet import gateway, generated, metric, settings_file, until_stored
+from tests.store.redis_server import RedisServer, free_port
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+
+KEY = "ours"
+MOST_RESIDENT_BYTES = 150_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A verifier that has written a text twice, alone, and the Redis that knows of it."""
+
+    running: Services
+    flags: tuple[str, ...]
+    text: list[int]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taught]:
+    folder = tmp_path_factory.mktemp("learning")
+    server = RedisServer(folder).start()
+    try:
+        flags = ("--config", str(settings_file(folder, server.url)))
+        async with services(drafters=0, gateway=False, verifier_flags=flags) as running:
+            async with gateway(running, [], KEY) as where:
+                text, _ = await generated(where, KEY, drafters=0)
+                await generated(where, KEY, drafters=0)  # what was seen once is not kept
+                await until_stored(where, KEY, server.url, folder, text)
+            yield Taught(running, flags, text)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("method", ["recycling", "recycling-growth", "stand", "aded-growth", "suffix"])
+async def test_a_drafter_that_shares_nothing_but_redis_knows_the_text(taught: Taught, method: str) -> None:
+    running = taught.running
+    fresh = await running.start_drafter(method=method)
+    async with gateway(running, [fresh], KEY) as where:
+        text, before = await generated(where, KEY, drafters=1)
+        assert text == taught.text
+    port = free_port()
+    reading = await running.start_drafter(*taught.flags, "--metrics-port", str(port), method=method)
+    other = f"of-{method}"  # a tenant that has never been here
+    async with gateway(running, [reading], KEY, other) as where:
+        text, others = await generated(where, other, drafters=1)
+        assert text == taught.text
+        text, after = await generated(where, KEY, drafters=1)
+        assert text == taught.text
+    assert await metric(port, "rows_read_total") > 0
+    assert after < before
+    assert after < others
+
+
+async def test_a_drafter_without_a_model_stays_small_with_a_store(taught: Taught) -> None:
+    drafter = await taught.running.start_drafter(*taught.flags, method="recycling-growth")
+    async with gateway(taught.running, [drafter], KEY) as where:
+        text, _ = await generated(where, KEY, drafters=1)
+    assert text == taught.text
+    process = psutil.Process(drafter.pid)
+    assert not [mapped.path for mapped in process.memory_maps() if "torch" in mapped.path]
+    assert process.memory_info().rss <= MOST_RESIDENT_BYTES
+
+
+async def test_a_snapshot_teaches_a_drafter_too(taught: Taught, tmp_path: Path) -> None:
+    """No Redis at all: what a verifier kept in a file, a drafter on the same machine reads when it starts."""
+    config = tmp_path / "nacre.toml"
+    config.write_text(f'[store]\nsnapshot = "{tmp_path / "rows"}"\n')
+    flags = ("--config", str(config))
+    port = free_port()
+    async with services(drafters=0, gateway=False, verifier_flags=flags) as running:
+        async with gateway(running, [], KEY) as where:
+            for _ in range(2):
+                assert (await generated(where, KEY, drafters=0))[0] == taught.text
+        (verifier,) = running.verifiers
+        await running.processes.end(verifier)  # it writes the file when it stops
+        running.verifiers.clear()
+        assert (tmp_path / "rows").exists()
+        await running.start_verifier(*flags)
+        drafter = await running.start_drafter(*flags, "--metrics-port", str(port), method="recycling-growth")
+        async with gateway(running, [drafter], KEY) as where:
+            assert (await generated(where, KEY, drafters=1))[0] == taught.text
+        assert await metric(port, "rows_read_total") > 0
