@@ -45,14 +45,13 @@ def has_guess(session: Any, *, now: float) -> bool:
 def _serve() -> Callable[[AblatedSettings], Coroutine[Any, Any, None]]:
     from nacre.runtime.hosted_session import HostedSession
     from nacre.runtime.verifier_host import VerifierHost
-    from nacre.runtime.verify_pass import EngineSession
     from nacre.session import VerifierSession
     from verifier_service.server import serve
 
     class WithoutLateMatch(VerifierHost):
-        def open(self, machine: VerifierSession, engine: EngineSession, seed: int) -> HostedSession:
+        def open(self, machine: VerifierSession, *args: Any, **options: Any) -> HostedSession:
             machine.late_match = False
-            return super().open(machine, engine, seed)
+            return super().open(machine, *args, **options)
 
     def with_guess(session: HostedSession) -> bool:
         return has_guess(session, now=time.monotonic())

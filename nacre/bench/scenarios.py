@@ -115,5 +115,5 @@ def _check_all(
 ) -> None:
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     for value in values or (None,):
-        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        if value is None or isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
             raise InvalidArgument(f"{where}: {key} has {value}; it must be {least:g} to {most:g}")

@@ -40,7 +40,7 @@ def load_trace(kept: Mapping[str, Any], scenario: str, repeat: int, sessions: in
 
     A load of more sessions than the scenario has prompts begins with the first ones again.
     """
-    texts = []
+    texts: list[Any] = []
     while _name(scenario, repeat, len(texts)) in kept and len(texts) < sessions:
         texts.append(kept[_name(scenario, repeat, len(texts))])
     return _recorded(texts)

@@ -206,7 +206,7 @@ def _new_file(name: str) -> Path:
 def _scenarios(names: list[str], quick: bool, changes: dict[str, Any]) -> list[Scenario]:
     from nacre.bench.scenarios import by_text, checked, load_scenario
 
-    found = []
+    found: list[Scenario] = []
     for name in dict.fromkeys(names):
         scenario = load_scenario(name, quick=quick)
         found += by_text(checked(replace(scenario, **changes), name))

@@ -146,11 +146,12 @@ class FusionProposer:
         node: _Node | None = text.root
         own_trunk: list[int] = []
         for token in tokens:
-            self._learn(node, token)
-            node = node.children.get(token)
             if node is None:
                 break
-            own_trunk.append(node.id)
+            self._learn(node, token)
+            node = node.children.get(token)
+            if node is not None:
+                own_trunk.append(node.id)
         if node is None:
             node = _Node(text.made)
             text.made += 1

@@ -112,18 +112,18 @@ async def draft_for_session(
         )
         if not admitted.done():
             admitted.set_result(opened)
-        writer = asyncio.ensure_future(_write(call, outgoing))
-        reader = asyncio.ensure_future(_read(events, worker, number))
+        writing = asyncio.ensure_future(_write(call, outgoing))
+        reading = asyncio.ensure_future(_read(events, worker, number))
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (reader, writer):
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (reading, writing):
                 if task.done():
                     task.result()
-            await reader  # a writer that has ended quietly has found the call ended: the reader says why
+            await reading  # a writer that has ended quietly has found the call ended: the reader says why
         finally:
-            for task in (reader, writer):
+            for task in (reading, writing):
                 task.cancel()
-            await asyncio.gather(reader, writer, return_exceptions=True)
+            await asyncio.gather(reading, writing, return_exceptions=True)
     except grpc.aio.AioRpcError as failure:
         raise error_of(failure, address) from None
     finally:
