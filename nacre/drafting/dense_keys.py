@@ -81,5 +81,6 @@ class DenseKeys:
         self._projection = (matrix / deviation[:, None]).astype(np.float32)
 
     def _projected(self, states: F32Array) -> F32Array:
-        assert self._mean is not None and self._projection is not None, "nothing is projected before it has settled"
+        assert self._mean is not None, "nothing is projected before it has settled"
+        assert self._projection is not None
         return np.ascontiguousarray((states - self._mean) @ self._projection, dtype=np.float32)
