@@ -11,10 +11,12 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from nacre.drafting.proposer import TeachableByTenant
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition
 from nacre.models import located
 from nacre.runtime.local_drafting import LocalDrafting
+from nacre.runtime.local_reading import LocalReading
 from nacre.runtime.pass_timing import measure_costs
 from nacre.runtime.proposers import build_local_proposer
 from nacre.runtime.service import GrpcService, announce_ready, serve_metrics, set_up_logging, until_signalled
@@ -51,9 +53,9 @@ async def serve(
 async def _serve(settings: VerifierSettings, store: Store | None, host_for: Callable[..., VerifierHost]) -> None:
     # The port first: a mistake there should not cost a minute of loading.
     service = GrpcService(settings.host, settings.grpc_port, ["nacre.v1.Verifier"])
-    local = LocalDrafting(build_local_proposer(settings.local)) if settings.local else None
+    guessing = build_local_proposer(settings.local) if settings.local else None
     engine, served = await asyncio.to_thread(load, settings)
-    if local is not None and local.encodes:
+    if guessing is not None and guessing.traits.encodes:
         engine.keep_hidden()
     metrics = VerifierMetrics(served.handshake.model_id)
     budget = RowBudget(pass_rows=settings.pass_rows, session_rows=settings.session_rows if engine.info.tree_mode else 1)
@@ -73,13 +75,21 @@ async def _serve(settings: VerifierSettings, store: Store | None, host_for: Call
     )
     log.info("a pass takes %s", costs)
     writer = _writer(store, served, metrics) if store is not None else None
+    reading = None
+    if store is not None and writer is not None and isinstance(guessing, TeachableByTenant):
+        reading = LocalReading(store, guessing.teach, writer.namespace_of)
+    local = LocalDrafting(guessing, reading) if guessing is not None else None
     pacer = Pacer(costs, budget)
     host = host_for(verify_pass, limits, pacer=pacer, observe=metrics.observe, local=local, writer=writer)
     servicer = VerifierServicer(host, served, metrics, seed_source(settings.seed))
     verifier_pb2_grpc.add_VerifierServicer_to_server(servicer, service.server)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, metrics.registry)
-    loop_task = asyncio.create_task(host.run(), name="batch-loop")
-    keeper_task = asyncio.create_task(_keep_house(host, metrics, engine), name="housekeeping")
+    tasks = [
+        asyncio.create_task(host.run(), name="batch-loop"),
+        asyncio.create_task(_keep_house(host, metrics, engine), name="housekeeping"),
+    ]
+    if reading is not None:
+        tasks.append(asyncio.create_task(reading.run(), name="local-reading"))
     await service.start()
     announce_ready(
         service="verifier",
@@ -90,15 +100,15 @@ async def _serve(settings: VerifierSettings, store: Store | None, host_for: Call
     try:
         stopping = asyncio.create_task(until_signalled(lambda: _drain(host, service, settings.drain_s)))
         # A batch loop that dies takes the process with it: a verifier that looks alive but never answers is worse.
-        await asyncio.wait({stopping, loop_task, keeper_task}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (loop_task, keeper_task):
+        await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             if task.done():
                 task.result()
     finally:
         await service.stop(0.0)
-        for task in (loop_task, keeper_task):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(loop_task, keeper_task, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         stop_metrics()
 
 

@@ -26,10 +26,11 @@ STEP_S = 0.004
 
 
 class Lessons:
-    """What is still to be learnt, in order. `clock` tells seconds."""
+    """What is still to be learnt, in order. A step takes about `step_s`, one piece at least; `clock` tells seconds."""
 
-    def __init__(self, teach: Teach, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, teach: Teach, *, step_s: float = STEP_S, clock: Callable[[], float] = time.perf_counter) -> None:
         self._teach = teach
+        self._step_s = step_s
         self._clock = clock
         self._pieces: deque[tuple[int, Sequence[Row], Sequence[tuple[int, ...]]]] = deque(maxlen=MOST_PIECES)
         self._told = False
@@ -47,7 +48,7 @@ class Lessons:
 
     def learn(self) -> None:
         """As many pieces as a step has time for, one at least. What a table cannot take is told once, and skipped."""
-        until = self._clock() + STEP_S
+        until = self._clock() + self._step_s
         while self._pieces:
             tenant, rows, outputs = self._pieces.popleft()
             try:

@@ -23,6 +23,7 @@ from typing import cast
 from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer
 from nacre.drafting.proposer import TIP, Encoder, Guess, of_vocabulary
 from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.local_reading import LocalReading
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
 from nacre.session.observed import Observed, observations_of, prompt_observations
@@ -50,13 +51,14 @@ class _Guided:
 
 
 class LocalDrafting:
-    """Guesses for the sessions of a verifier. Driven by its host, on the event loop."""
+    """Guesses for the sessions of a verifier, driven by its host on the event loop; `reading` feeds it from a store."""
 
     #: What it is called where drafters are told apart by method.
     METHOD = "local"
 
-    def __init__(self, proposer: Proposer) -> None:
+    def __init__(self, proposer: Proposer, reading: LocalReading | None = None) -> None:
         self._proposer = proposer
+        self._reading = reading
         #: Whether it wants hidden states: the engine must then keep them.
         self.encodes = proposer.traits.encodes
         self._guided: dict[str, _Guided] = {}
@@ -80,6 +82,8 @@ class LocalDrafting:
         )
         with _its_own_fault(guided):
             self._proposer.open(guided.number, context)
+        if self._reading is not None:
+            self._reading.opened(session.id, engine.tenant, context.tenant)
         if self._proposer.traits.learns:
             session.observers[ordinal] = OBSERVED_BEST
             session.observe_prompt = True  # no cold start: the prompt's rows are computed anyway
@@ -109,6 +113,8 @@ class LocalDrafting:
             if not guided.failed:
                 self._tell(session, guided)
             self._proposer.close(guided.number)
+        if self._reading is not None:
+            self._reading.closed(session.id)
         return guided.ordinal
 
     def _rests(self, session: HostedSession, guided: _Guided) -> bool:

@@ -36,22 +36,23 @@ class StoreWriter:
 
     def keeps(self, tenant: str) -> bool:
         """Whether what sessions of a tenant teach may be stored."""
-        return self._namespace(tenant) is not None
+        return self.namespace_of(tenant) is not None
 
     def settled(self, tenant: str, tokens: Sequence[int], observed: Observed) -> None:
         """A pass of a session was resolved; `tokens` is all its text. The first two tokens of a text teach nothing."""
-        namespace = self._namespace(tenant)
+        namespace = self.namespace_of(tenant)
         if namespace is not None and observed.position >= MAX_CONTEXT:
             before = tuple(tokens[observed.position - MAX_CONTEXT : observed.position])
             self._store.write(namespace, _PassRows(before, observed.rows))
 
     def ended(self, tenant: str, output: Sequence[int]) -> None:
         """A session is over, whoever ended it: what it wrote is text of the target's."""
-        namespace = self._namespace(tenant)
+        namespace = self.namespace_of(tenant)
         if namespace is not None and output:
             self._store.log(namespace, output)
 
-    def _namespace(self, tenant: str) -> Namespace | None:
+    def namespace_of(self, tenant: str) -> Namespace | None:
+        """Whose rows a tenant's are; None for one that can have none."""
         if tenant not in self._namespaces:
             self._namespaces[tenant] = self._new_namespace(tenant)
             while len(self._namespaces) > MAX_TENANTS:
