@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nacre.drafting import METHODS, DraftContext, Expansion, proposer_class
+from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.per_tenant import PerTenant
+from nacre.drafting.proposer import Teachable
 from nacre.drafting.recycling import RecyclingGrowthProposer
 from nacre.drafting.rows import Row
 from nacre.drafting.suffix import SuffixProposer
@@ -76,8 +78,20 @@ def test_rows_that_no_table_can_hold_cost_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("model", "rest", *TAUGHT)])
-def test_others_take_it_and_forget_it(name: str) -> None:
-    made(name).taught(ROWS, [OUTPUT])
+def test_others_have_no_ear_for_it_and_tenants_of_theirs_come_to_no_harm(name: str) -> None:
+    assert not isinstance(made(name), Teachable)
+    PerTenant(lambda: made(name)).teach(1, ROWS, [OUTPUT])
+
+
+def test_fusion_passes_lessons_on_to_sources_that_keep_tenants_apart() -> None:
+    apart, shared = PerTenant(RecyclingGrowthProposer), RecyclingGrowthProposer()
+    proposer = FusionProposer([apart, shared])
+    assert proposer.traits.teachable
+    proposer.teach(7, ROWS, ())
+    apart.open(1, context(9, 2, tenant=7))
+    shared.open(1, context(9, 2, tenant=7))
+    assert guessed(apart)[0] == 3
+    assert guessed(shared) == []
 
 
 def test_a_text_the_drafter_has_heard_itself_is_not_learnt_twice() -> None:
@@ -98,7 +112,7 @@ def test_a_text_the_drafter_has_heard_itself_is_not_learnt_twice() -> None:
 
 def test_a_lesson_is_its_tenants_alone() -> None:
     proposer = PerTenant(RecyclingGrowthProposer)
-    proposer.taught(7, ROWS, ())
+    proposer.teach(7, ROWS, ())
     proposer.open(1, context(9, 2, tenant=7))
     proposer.open(2, context(9, 2, tenant=8))
     assert guessed(proposer, 1)[0] == 3
@@ -108,10 +122,10 @@ def test_a_lesson_is_its_tenants_alone() -> None:
 def test_lessons_keep_the_bound_and_never_push_out_who_is_there() -> None:
     proposer = PerTenant(RecyclingGrowthProposer, most=2)
     proposer.open(1, context(9, 2, tenant=1))
-    proposer.taught(2, ROWS, ())
-    proposer.taught(3, ROWS, ())  # 2 has no session: it gives way
+    proposer.teach(2, ROWS, ())
+    proposer.teach(3, ROWS, ())  # 2 has no session: it gives way
     assert sorted(proposer._tenants) == [1, 3]
     proposer.open(3, context(9, 2, tenant=3))
-    proposer.taught(4, ROWS, ())  # nobody can
+    proposer.teach(4, ROWS, ())  # nobody can
     assert sorted(proposer._tenants) == [1, 3]
     assert guessed(proposer, 3)[0] == 3
