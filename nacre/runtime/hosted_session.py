@@ -17,6 +17,9 @@ from nacre.scheduling import Arrivals
 from nacre.session import Commit, VerifierSession
 from nacre.session.observed import Observed
 
+#: Commits that drafters hear of together while none of them helps.
+_HEARD_TOGETHER = 4
+
 
 @dataclass(slots=True)
 class Totals:
@@ -66,6 +69,7 @@ class HostedSession:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_rest: bool = False  # they have been told that no guesses are wanted
+    _unheard: int = 0  # commits that drafters who do not help have not been told of
 
     @property
     def observe(self) -> int:
@@ -83,10 +87,13 @@ class HostedSession:
     def announce(self) -> None:
         """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say.
 
-        While no guesses are wanted drafters hear nothing more: all the tokens come in one commit once some are.
+        While no guesses are wanted drafters hear nothing more: all the tokens come in one commit once some are. While
+        none of them helps they hear of every few commits together: a message costs the core that passes run on.
         """
         unwanted = self.last is not None and self.last.row_budget == 1 and not self.ended
-        if not (unwanted and self._drafters_rest):
+        helped = self.ended or any(stream.helps for stream in self.machine.streams.values())
+        self._unheard = 0 if helped else (self._unheard + 1) % _HEARD_TOGETHER
+        if not (unwanted and self._drafters_rest) and self._unheard == 0:
             drafters, self._drafters_changed = self._drafters_changed, asyncio.Event()
             drafters.set()
         self._drafters_rest = unwanted

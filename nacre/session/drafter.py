@@ -162,6 +162,10 @@ class DrafterSession:
         if self.tree.full or len(self.tokens) >= self.end_position or self._row_budget == 1:
             return []
         least = self._least_reach(self.limits.least_survival)
+        if self._reputation is not None and self._reputation.hopeless:
+            # Guesses of no use are made only to be compared: at the tip, and no further.
+            fresh = self.tree.tip.id not in self._extended and self.tree.tip.position + 1 < self.end_position
+            return [self.tree.tip] if fresh else []
         while self._to_extend and len(found) < count:
             entry = heapq.heappop(self._to_extend)
             node = self._nodes.get(entry[1])

@@ -20,6 +20,8 @@ from nacre.pacing import Reputation
 from nacre.session.messages import DEFAULT_SURVIVAL, Draft, survival_of
 from nacre.tree import DraftTree, Fate, Node
 
+#: A stream that has had no live guess for so many commits has nothing to say for now.
+_QUIET_COMMITS = 32
 #: What a guess of a hopeless stream is worth at most: less than any row costs.
 _HOPELESS_SURVIVAL = 1e-3
 
@@ -44,6 +46,8 @@ class DraftStream:
     #: False drops what comes late, right or not: an ablation.
     late_match: bool = True
     next_node: int = 1
+    #: Commits since it last had a live guess.
+    quiet: int = 0
     _live: dict[int, Node] = field(default_factory=dict)
     # Numbers whose guess was committed, and where: a draft that was under way meanwhile may still name them.
     _trunk: OrderedDict[int, int] = field(default_factory=OrderedDict)
@@ -145,6 +149,8 @@ class DraftStream:
                 self._live[number] = node
                 live += 1
         self.next_node = draft.first_node + len(draft.tokens)
+        if live:
+            self.quiet = 0
         return Received(live, late, dead)
 
     def _locate(self, number: int, tree: DraftTree) -> tuple[Node | None, int | None]:
@@ -171,6 +177,11 @@ class DraftStream:
     def hit_rate(self) -> float:
         """Share of the last positions it guessed at where one of its guesses was right; 1 where nothing is known."""
         return 1.0 if self.reputation is None else self.reputation.usefulness
+
+    @property
+    def helps(self) -> bool:
+        """Whether it should hear of every commit at once; who never helps, or is silent, can hear of several."""
+        return self.quiet < _QUIET_COMMITS and not (self.reputation is not None and self.reputation.hopeless)
 
     @property
     def offered_window(self) -> int:

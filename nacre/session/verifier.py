@@ -212,6 +212,8 @@ class VerifierSession:
         position = len(self.tokens)
         tokens = tuple(choice.token for choice in choices)
         assert position + len(tokens) <= self.end_position, "no row past the last position is ever planned"
+        for stream in self.streams.values():
+            stream.quiet += 1
         self._learn(tokens)
         moved = self.tree.commit(tokens)
         source_at = {node.position: node.source for node in moved.trunk}

@@ -83,6 +83,20 @@ def test_a_node_for_which_there_was_no_guess_is_not_asked_again_at_once() -> Non
     assert frontier(session) == []
 
 
+def test_guesses_of_no_use_are_made_at_the_tip_only_and_again_after_each_commit() -> None:
+    known = Reputation(usefulness=0.0)
+    session = opened(reputation=known)
+    assert frontier(session) == [()]
+    extend(session, (), chain(1, 2, survival=0.9))
+    assert frontier(session) == []
+    session.committed(Commit(position=3, tokens=(1,)))
+    assert known.usefulness > 0.03  # it was right after all
+    assert frontier(session) == [(2,)]
+    known.usefulness = 0.0
+    session.committed(Commit(position=4, tokens=(7,)))
+    assert frontier(session) == [()]
+
+
 def test_nothing_is_extended_where_the_text_must_end() -> None:
     session = opened(end_position=5)
     assert extend(session, (), chain(1, 2, 3))[2] == 0
