@@ -227,3 +227,39 @@ async def test_drafters_hear_nothing_while_no_guesses_are_wanted_and_then_all_at
     assert sum(heard) == len(text)
     assert max(heard) > 50, "what was missed came in one"
     assert len(heard) < 150
+
+
+# -- who hears of a commit ---------------------------------------------------------------------------------------------
+
+
+async def heard(session: HostedSession, commits: int) -> int:
+    """How many of so many announcements wake a drafter that listens all the time."""
+    woken = 0
+    for _ in range(commits):
+        position = len(session.machine.tokens)
+        listening = asyncio.create_task(session.changed(position, drafter=True))
+        await asyncio.sleep(0)
+        session.machine.tokens.append(1)
+        for stream in session.machine.streams.values():
+            stream.quiet += 1
+        session.announce()
+        await asyncio.sleep(0)
+        woken += listening.done()
+        listening.cancel()
+    return woken
+
+
+async def test_drafters_that_do_not_help_hear_of_several_commits_together(engine: Engine) -> None:
+    host = VerifierHost(VerifyPass(engine, 64), HostLimits())
+    session = opened(host, [1, 2, 3], tokens=500)
+    ordinal = host.join(session, "silent")
+    assert await heard(session, 31) == 31  # it may yet say something
+    assert await heard(session, 40) == 10
+    session.machine.draft(ordinal, Draft(1, (5,), anchor=len(session.machine.tokens)))
+    assert await heard(session, 8) == 8
+    reputation = session.machine.streams[ordinal].reputation
+    assert reputation is not None
+    reputation.usefulness = 0.0
+    assert await heard(session, 8) == 2
+    host.join(session, "another")
+    assert await heard(session, 8) == 8  # who helps, or may, is not held back by who does not
