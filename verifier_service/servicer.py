@@ -271,7 +271,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             seed=session.seed if owner else 0,
             end_position=machine.end_position,
             window_nodes=machine.limits.window_nodes,
-            row_budget=self._host.limits.budget.session_rows,
+            row_budget=self._host.limits.budget.session_rows if owner else self._host.offer,
             system_fingerprint=self._served.fingerprint,
             tenant_tag=0 if owner else self._tenant_tag(engine.tenant),
             ordinal=ordinal,

@@ -136,10 +136,12 @@ class DraftWorker:
         send: Send,
         failed: Callable[[Exception], None],
         rtt_s: float = 0.0,
+        row_budget: int = 0,
     ) -> int:
         """Starts drafting for a session; returns its number here. Raises ResourceExhausted.
 
         `rtt_s` is how far the verifier is: what is far away must be told of guesses earlier, and of more of them.
+        `row_budget` is what the verifier could use of them now: at 1 the prompt waits until a commit says more.
         `failed` is told if the proposer cannot go on with this session; it is closed then, the others go on.
         """
         if len(self._sessions) >= self.max_sessions:
@@ -154,6 +156,7 @@ class DraftWorker:
             limits=self._limits,
             window_nodes=window_nodes,
             reputation=self._reputation,
+            row_budget=row_budget,
         )
         self._sessions[number] = _Drafted(number, session, context, send, failed, rtt_s=rtt_s)
         self._wake.set()

@@ -109,6 +109,7 @@ async def draft_for_session(
             send=outgoing.send,
             failed=outgoing.fail,
             rtt_s=rtt_s,
+            row_budget=opened.row_budget,
         )
         if not admitted.done():
             admitted.set_result(opened)

@@ -178,6 +178,11 @@ class VerifierHost:
         self._work.set()
         return received
 
+    @property
+    def offer(self) -> int:
+        """Rows that each of the sessions open now could use: what a drafter is told that joins."""
+        return self.pacer.offer(max(1, len(self._sessions)))
+
     def cancel(self, session: HostedSession) -> None:
         if not session.ended:
             session.machine.cancel()

@@ -71,6 +71,7 @@ class DrafterSession:
         limits: DrafterLimits,
         window_nodes: int,
         reputation: Reputation | None = None,
+        row_budget: int = 0,
     ) -> None:
         if not tokens:
             raise FailedPrecondition("a session was opened without any committed token; it needs a prompt")
@@ -88,7 +89,7 @@ class DrafterSession:
         #: How many verify passes end while a message travels to the verifier and the answer back.
         self.passes_away = 0.0
         self._reputation = reputation
-        self._row_budget = 0
+        self._row_budget = row_budget  # 0: not known; 1: no guesses are wanted
         # log2 of path survival, counted from where the session began: a commit changes no node's rank among the rest,
         # so what is to be extended and what is to be sent wait in heaps. Dead and settled entries are skipped.
         self._reach: dict[int, float] = {self.tree.tip.id: 0.0}
