@@ -67,12 +67,10 @@ static void by_chance(const nk_rows *t, double power, children *c) {
     } else if (power == 2.0) {
         for (int i = 0; i < c->count; i++) c->survivals[i] = (double)c->weights[i] * c->weights[i];
     } else {
-        float logs[WIDTH], top = 0;
-        for (int i = 0; i < c->count; i++) {
-            logs[i] = ln32(c->weights[i]);
-            top = logs[i] > top ? logs[i] : top;
-        }
-        for (int i = 0; i < c->count; i++) c->survivals[i] = (double)exp_mass((logs[i] - top) * (float)power);
+        int top = 0;
+        for (int i = 0; i < c->count; i++) top = c->weights[i] > top ? c->weights[i] : top;
+        for (int i = 0; i < c->count; i++) /* whole numbers: what libraries differ by in a last bit is cut off */
+            c->survivals[i] = (double)(int64_t)(pow((double)c->weights[i] / top, power) * 0x1p40);
     }
     for (int i = 0; i < c->count; i++) sum += c->survivals[i];
     const int32_t whole = t->unseen < 0 ? ONE : c->total + t->unseen;

@@ -142,8 +142,8 @@ def shares(tokens: Sequence[int], weights: Sequence[int], power: float = 1.0, un
     elif power == 2.0:
         raised = [w * w for w in weights]
     else:
-        logs = ln32(np.array(weights, dtype=np.float32))
-        raised = exp_mass((logs - logs.max()) * np.float32(power)).tolist()
+        top = max(weights)  # whole numbers: what libraries differ by in a last bit is cut off
+        raised = [int((w / top) ** power * MASS_ONE) for w in weights]
     scale = min(total, whole) / (whole * float(sum(raised)))
     return [(token, w * scale) for token, w in zip(tokens, raised, strict=False)]
 
