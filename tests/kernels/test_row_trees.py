@@ -98,7 +98,8 @@ def test_growth_by_race_is_the_same_on_every_instruction_set(
         for isa in isas:
             library.set_isa(isa)
             found = [in_c.race(key, 32, 12, race, position) for key in keys(2, 3)]
-            agree(list(zip(found, expected, strict=True)))
+            assert found == expected
+        assert any(expected) or temperature < 0.3  # what a row lacks is taken for one token: cold, it may win
 
 
 @pytest.mark.parametrize("level", [170, 210, 245])
