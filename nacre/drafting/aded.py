@@ -11,7 +11,7 @@ normalised, with 0.04 more for what was never seen.
 Q + (c1 + ln((N + c2 + 1) / c2)) P sqrt(N) / (1 + n), c1 = 32, c2 = 8, unvisited ones first; opens the leaf; rolls out
 to four tokens; and adds 1 + the sum of scores to every node on the way. The most visited nodes, 3 in 8 of the rows, are
 the tree, and each is extended by its likeliest follower. `aded-growth` grows best first over the same table: the same
-trees, nearly, at a hundredth of the cost.
+trees, nearly, for much less.
 """
 
 from __future__ import annotations
