@@ -22,12 +22,13 @@ from inspect import signature
 from itertools import islice
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from nacre.drafting import DraftContext, Expansion, Proposer, method_names, needs_model, proposer_class
+from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer, method_names, needs_model, proposer_class
 from nacre.drafting.fusion import FusionProposer
+from nacre.drafting.proposer import Encoder
 from nacre.drafting.rest_datastore import RestDatastore, build
 from nacre.drafting.suffix_index import SuffixIndex
 from nacre.engine import Engine, load_model
@@ -38,7 +39,7 @@ from nacre.runtime.proposers import build_proposer
 from nacre.runtime.settings import DrafterSettings
 from nacre.runtime.verify_pass import BestRows, EngineSession, Outcome, PassItem, VerifyPass
 from nacre.sampling import History, SamplingParams, completion_key
-from nacre.session import Commit, DrafterLimits, DrafterSession, VerifierSession, VerifyPlan, open_session
+from nacre.session import DrafterLimits, DrafterSession, Resolution, VerifierSession, VerifyPlan, open_session
 from nacre.session.observed import Observed, ObservedRow, observations_of, prompt_observations
 from nacre.text import Vocabulary
 from nacre.tree import Node
@@ -134,6 +135,8 @@ class DrafterTraces:
         """
         names = method_names(method)
         proposer = self._proposer(names, rows)
+        if proposer.traits.encodes:
+            self._engine.keep_hidden()
         tally = Tally()
         for task in tasks:
             plain = self._plain(task)
@@ -183,7 +186,7 @@ class DrafterTraces:
                 resolution = machine.resolve(plan, outcome.sampled)
                 session.committed(resolution)
                 if drafter is not None:
-                    drafter.told(resolution.commit, outcome if observe else None)
+                    drafter.told(outcome, resolution)
                     drafter.tally.passes += 1
                     drafter.tally.rows += len(plan.tokens)
                     drafter.tally.right += resolution.matched
@@ -288,19 +291,23 @@ class _Drafter:
         for draft in session.outbox():
             self._machine.draft(self._ordinal, draft)
 
-    def told(self, commit: Commit, outcome: Outcome | None) -> None:
-        rollback = self._session.committed(commit)
+    def told(self, outcome: Outcome, resolution: Resolution) -> None:
+        """What a pass has settled, and what the target thought at its rows."""
+        rollback, plan = self._session.committed(resolution.commit), outcome.item.plan
+        traits, tokens = self._proposer.traits, self._session.tokens
         spent: list[int] = []
         self._timed(spent, self._proposer.committed, self._number, rollback.tokens, rollback.trunk)
-        if outcome is not None:
-            tokens = self._session.tokens
+        if traits.learns:
             prompt = prompt_observations(tokens, outcome.prompt_end, outcome.prompt_best)
             if prompt:  # with the first pass; a part of the beginning
                 reading: list[int] = []
                 self._timed(reading, self._proposer.observed, self._number, prompt)
                 self.tally.open_ns[-1] += sum(reading)
-            seen = observations_of(tokens, _observed(outcome.item.plan, outcome.best))
+            seen = observations_of(tokens, _observed(plan, outcome.best))
             self._timed(spent, self._proposer.observed, self._number, seen)
+        if traits.encodes:
+            states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
+            self._timed(spent, cast(Encoder, self._proposer).encoded, self._number, states)
         self.tally.update_ns.append(sum(spent))
 
     def leave(self) -> None:

@@ -1,8 +1,8 @@
 """Drafting methods side by side: which of them are run how, what a run has measured of each, what the figures say.
 
 Every method is followed in one process along real generations (`drafter_trace`), a cell for each temperature, seed and
-number of rows; what a drafter process can serve also runs end to end, as a baseline named `nacre-METHOD`. A name with
-plus signs is a fusion.
+number of rows; what a drafter process or a verifier can serve also runs end to end, as a baseline named `nacre-METHOD`.
+A name with plus signs is a fusion.
 
 Rule: a cell is measured whole or not at all, because a method keeps what it has learnt from one prompt for the next.
 """
@@ -22,8 +22,10 @@ from nacre.drafting import method_names
 
 #: Under which names results keep the cells.
 PREFIX = "drafter/"
-#: Methods that no drafter process serves: one needs a file, the other a client that says what it expects.
+#: Methods that run in one process only: the rig has no datastore, and its client does not say what it expects.
 NOT_SERVED = frozenset({"prediction", "rest"})
+#: Methods that need what only a verifier has: end to end they guess there.
+LOCAL = frozenset({"dense", "nest"})
 
 #: A sample to be taken: baseline, prompt, seed.
 Sampled = tuple[Baseline, int, int]
@@ -62,7 +64,10 @@ def scenario_baselines(scenario: Scenario, known: Mapping[str, Baseline]) -> tup
         names = method_names(method)
         name = baseline_of(method)
         if NOT_SERVED.isdisjoint(names) and name not in {baseline.name for baseline in found}:
-            found.append(Baseline(name, f"drafting method {method}", drafter={"method": method}))
+            if LOCAL.isdisjoint(names):
+                found.append(Baseline(name, f"drafting method {method}", drafter={"method": method}))
+            else:
+                found.append(Baseline(name, f"{method} in the verifier itself", verifier={"local": method}))
     return tuple(found)
 
 

@@ -228,6 +228,9 @@ def test_methods_that_a_drafter_can_serve_run_end_to_end() -> None:
         {"method": "suffix+recycling"},
         {"method": "lookup"},
     ]
+    assert [b.verifier for b in scenario_baselines(replace(SMALL, methods=("dense",)), load_baselines())[-1:]] == [
+        {"local": "dense"}
+    ]
     with pytest.raises(InvalidArgument, match="'sufix' is unknown"):
         scenario_baselines(replace(SMALL, methods=("rest", "sufix")), load_baselines())
 
