@@ -29,7 +29,7 @@ MICRO_S, BATCHING_S = 35.0, 25.0
 #: Tokens a pass with a method that needs no model.
 TABLE_TOKENS = 1.3
 #: Methods followed in one process: a prompt read by the small target, a token written, and more of it with a model.
-TRACE_READ_S, TRACE_TOKEN_S, TRACE_MODEL_S = 0.05, 0.004, 0.004
+TRACE_READ_S, TRACE_TOKEN_S, TRACE_MODEL_S = 0.05, 0.006, 0.006
 
 
 def estimated_s(scenarios: Sequence[Scenario], baselines: dict[str, tuple[Baseline, ...]]) -> float:
