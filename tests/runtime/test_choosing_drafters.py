@@ -27,7 +27,8 @@ async def test_commits_name_drafters_by_the_number_they_were_told() -> None:
             owner = verifier_pb2_grpc.VerifierStub(channel).Session()
             opening = pb.Open(handshake=messages.handshake(), prompt=[1, 2, 3], max_tokens=300, ignore_eos=True)
             await owner.write(pb.SessionRequest(open=opening))
-            opened = (await owner.read()).opened
+            events = aiter(owner)
+            opened = (await anext(events)).opened
             told, drafts = [], []
             for child in running.drafters:
                 async with grpc.aio.insecure_channel(address(child)) as way:
@@ -37,7 +38,7 @@ async def test_commits_name_drafters_by_the_number_they_were_told() -> None:
                     drafts.append((await stub.GetDrafter(drafter_pb2.GetDrafterRequest())).draft)
             named = {
                 ordinal
-                async for event in owner
+                async for event in events
                 if event.WhichOneof("body") == "commit"
                 for ordinal in event.commit.guessed_by
             }
