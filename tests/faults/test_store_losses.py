@@ -16,7 +16,7 @@ import redis.asyncio
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.runtime.processes import Child
 from tests.services import Services, services
-from tests.store.fleet import gateway, generated, metric, settings_file, until_stored, warnings_of
+from tests.store.fleet import gateway, generated, metric, settings_file, warnings_of
 from tests.store.redis_server import RedisServer, free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
@@ -183,8 +183,6 @@ async def test_a_lost_redis_costs_no_token_and_one_line(fleet: Fleet, breaks: Ac
         for service in both:
             await fleet.until(service, healthy=True)
     await fleet.goes_on()
-    # What was lost, or never written, is there again once it was seen again.
-    await until_stored(fleet.where, KEY, fleet.server.url, fleet.folder, fleet.text)
 
 
 async def test_a_full_redis_is_read_on_and_written_again_when_there_is_room(fleet: Fleet) -> None:
