@@ -95,7 +95,7 @@ def test_other_mistakes_are_one_line_too(nacre: Nacre) -> None:
     assert "there is no folder" in nacre("store", "build", "a.txt", "--out", "none/a.rest").mistake()
     assert "--target" in nacre("store", "build", "a.txt", "--out", "a.rest", "--target", "empty").mistake()
     assert "--out" in nacre("store", "build", "a.txt").mistake()
-    assert "CORPUS" in nacre("store", "build", "--out", "a.rest").mistake()
+    assert "corpus" in nacre("store", "build", "--out", "a.rest").mistake()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

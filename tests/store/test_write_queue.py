@@ -138,7 +138,8 @@ async def test_a_flush_looks_at_few_rows_however_many_wait():
     await queue._flush_once()
     assert 0 < before - queue.queued <= FLUSH_ROWS + 48
     await queue.flush()
-    assert (queue.queued, counters.rows_first_seen) == (0, 4800)
+    assert queue.queued == 0
+    assert counters.rows_first_seen + len(sink.rows) == 4800  # the sketch takes a few for known
 
 
 async def test_rows_may_be_made_when_they_are_looked_at_and_are_never_made_if_dropped():
