@@ -6,13 +6,14 @@ model), under one rule with counts in place of their constants. Guarantee: exact
 
 State: per session a tree of claims. A claim is a source's guess below a node with the survival it gave it; equal
 paths are one node, whoever guessed them. Update: a commit walks the tree, and every claim below text has an outcome;
-counts per source, rank and claimed survival turn claims into chances. Claims that the model has contradicted, by
-naming other tokens at that node, are counted apart: a veto weighs what vetoes have been worth.
+counts per source, rank and claimed survival turn claims into chances. Claims that the model has shared, and those it
+has contradicted by naming other tokens at that node, are counted apart: a veto weighs what vetoes have been worth.
 
 Proposal: best-first growth over the tree. A token's survival is 1 - prod(1 - chance) over those who claim it, each
-chance times 0.9 where there are several, for they often err together. Where the cheap sources leave a gap that the
-model has been able to fill, it is asked, there and in the same step at the likeliest other gaps. A node with an open
-gap is not grown further: it comes back as something to extend, and then it is the model's turn.
+chance times 0.9 where there are several, for they often err together; rivals share 0.98, the surest first. Where the
+cheap sources leave a gap that the model has been able to fill, it is asked, there and in the same step at the likeliest
+other gaps. A node with an open gap is not grown further: it comes back as something to extend, and then it is the
+model's turn.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 from nacre.pacing import Calibration, Reputation
 
-#: Of several sources that claim a token each chance counts so much, and siblings together are never surer than this.
+#: Of several sources that claim a token each chance counts so much; siblings together are never surer than this.
 _AGREEING, _SUREST = 0.9, 0.98
 #: What a claim is worth, until counted, that the model has contradicted.
-_VETOED = 0.3
+_VETOED = 0.1
 #: The model is asked where it should add this much to the chance that some guess is right.
 LEAST_GAIN = 0.05
 #: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
@@ -107,6 +108,8 @@ class FusionProposer:
         self._rows = checked_rows(rows)
         self._least_gain = least_gain
         self._reputations = [Reputation() for _ in sources]
+        #: What claims have been worth that the model shared, and that it contradicted.
+        self._confirmed = [Calibration() for _ in sources]
         self._vetoed = [Calibration() for _ in sources]
         self._filled = _FILLED
         self._silent_for = [0] * len(sources)
@@ -185,14 +188,13 @@ class FusionProposer:
         """`token` was right below `node`: every claim there has an outcome."""
         said = node.claims.get(self._model) if self._model is not None else None
         for number, claims in node.claims.items():
-            plain = []
-            for claimed, (rank, survival) in claims.items():
-                if said is None or number == self._model or claimed in said:
-                    plain.append((rank, survival, claimed == token))
-                else:
-                    self._vetoed[number].observe(rank, _VETOED * survival, claimed == token)
-            if plain:
-                self._reputations[number].learn(plain)
+            self._reputations[number].learn(
+                (rank, survival, claimed == token) for claimed, (rank, survival) in claims.items()
+            )
+            if said is not None and number != self._model:
+                for claimed, (rank, survival) in claims.items():
+                    known, share = (self._confirmed, 1.0) if claimed in said else (self._vetoed, _VETOED)
+                    known[number].observe(rank, share * survival, claimed == token)
         if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
             self._filled += _FOLLOW * ((token in said) - self._filled)
 
@@ -260,32 +262,42 @@ class FusionProposer:
         for number, claims in node.claims.items():
             if number not in self._trusted:
                 continue
-            known, vetoed = self._reputations[number].calibration, self._vetoed[number]
+            overall = self._reputations[number].calibration
             for token, (rank, survival) in claims.items():
-                if said is None or number == self._model or token in said:
-                    chance = known.survival(rank, survival)
+                if said is None or number == self._model:
+                    chance = overall.survival(rank, survival)
+                elif token in said:
+                    chance = self._confirmed[number].survival(rank, survival)
                 else:
-                    chance = vetoed.survival(rank, _VETOED * survival)
+                    chance = self._vetoed[number].survival(rank, _VETOED * survival)
                 other = chances.get(token)
                 if other is not None:
                     chance = 1.0 - (1.0 - _AGREEING * other) * (1.0 - _AGREEING * chance)
                 chances[token] = chance
-        total = sum(chances.values())
-        if total > _SUREST:
-            scale = _SUREST / total
-            return sorted([(token, chance * scale) for token, chance in chances.items()], key=likeliest_lowest)
-        return sorted(chances.items(), key=likeliest_lowest)
+        ranked = sorted(chances.items(), key=likeliest_lowest)
+        left = _SUREST
+        for place, (token, chance) in enumerate(ranked):
+            if chance > left:  # the surest keep what they have; those after them share what is left
+                ranked[place] = (token, left)
+                chance = left
+            left -= chance
+        return [child for child in ranked if child[1] > 0]
 
-    def _has_gap(self, node: _Node, children: Children) -> bool:
-        """Whether the model has yet to say something that is worth its time."""
+    def _has_gap(self, node: _Node) -> bool:
+        """Whether the model has yet to say something that is worth its time: the others must have proven themselves."""
         if self._model is None or self._model in node.claims:
             return False
-        return (1.0 - sum(survival for _, survival in children)) * self._filled >= self._least_gain
+        proven: dict[int, float] = {}
+        for number, claims in node.claims.items():
+            if number in self._trusted:
+                known = self._reputations[number].calibration
+                for token, (rank, survival) in claims.items():
+                    proven[token] = max(proven.get(token, 0.0), known.proven(rank, survival))
+        return (1.0 - min(sum(proven.values()), _SUREST)) * self._filled >= self._least_gain
 
     def _grown_children(self, top: _Node) -> Callable[[_Node], Children]:
         def children(node: _Node) -> Children:
-            found = self._children(node)
-            return () if node is not top and self._has_gap(node, found) else found
+            return () if node is not top and self._has_gap(node) else self._children(node)
 
         return children
 
@@ -297,7 +309,7 @@ class FusionProposer:
         heap: list[tuple[float, int, _Gap]] = []
         for item, node in zip(wanted, nodes, strict=True):
             gap = _Gap(item.session, node, item.path_tokens, self._ids(item), item.path_survival)
-            if self._has_gap(node, self._children(node)):
+            if self._has_gap(node):
                 gaps.append(gap)
             heappush(heap, (-gap.path, len(heap), gap))
         if not gaps:
@@ -312,7 +324,7 @@ class FusionProposer:
                     break
                 node = above.node.children[token]
                 below = _Gap(above.session, node, (*above.tokens, token), (*above.ids, node.id), path)
-                if room > 0 and self._has_gap(node, self._children(node)):
+                if room > 0 and self._has_gap(node):
                     gaps.append(below)
                     room -= 1
                 order += 1

@@ -56,6 +56,11 @@ class Calibration:
         strength = self.strength
         return (self._right[bucket] + strength * raw) / (self._seen[bucket] + strength)
 
+    def proven(self, rank: int, raw: float) -> float:
+        """The part of `survival` that rests on what was seen, and not on the claim: 0 without evidence."""
+        bucket = (rank if rank < RANKS else RANKS - 1) * _STEPS + bisect_right(EDGES, raw)
+        return self._right[bucket] / (self._seen[bucket] + self.strength)
+
     def observe(self, rank: int, raw: float, came_true: bool) -> None:
         """Counts a node whose parent came true."""
         bucket = (rank if rank < RANKS else RANKS - 1) * _STEPS + bisect_right(EDGES, raw)

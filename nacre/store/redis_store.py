@@ -136,7 +136,7 @@ class RedisStore(QueuedStore):
         if layout is None:
             return Reading((), (), since)
         if not since.delta:  # there was no seed: Redis did not answer then
-            return Reading((), (), since, reseed=self._link.healthy)
+            return Reading((), (), since, reseed=True)
 
         async def read(client: Any) -> list[Any]:
             pipe = client.pipeline(transaction=False)

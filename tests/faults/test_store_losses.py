@@ -160,7 +160,8 @@ async def client_of(fleet: Fleet, **options: str) -> AsyncIterator[redis.asyncio
         (kill, restart_empty, "cannot be reached|gives no answer within"),
         (freeze, thaw, "gives no answer within"),
         (make_slow, make_fast, "gives no answer within"),
-        (change_the_password, change_it_back, "refuses our password"),
+        # What is noticed first may be that the old connections were cut.
+        (change_the_password, change_it_back, "refuses our password|gives no answer within|cannot be reached"),
     ],
     ids=["killed and restarted empty", "frozen", "slow", "wrong password"],
 )
