@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -154,17 +155,25 @@ async def client_of(fleet: Fleet, **options: str) -> AsyncIterator[redis.asyncio
         await client.aclose()
 
 
-@pytest.mark.parametrize(
-    ("breaks", "heals", "reason"),
-    [
-        (kill, restart_empty, "cannot be reached|gives no answer within"),
-        (freeze, thaw, "gives no answer within"),
-        (make_slow, make_fast, "gives no answer within"),
+#: Twenty seconds each: the nightly run has them all.
+LOSSES = [
+    pytest.param(kill, restart_empty, "cannot be reached|gives no answer within", id="killed and restarted empty")
+]
+if os.environ.get("NACRE_NIGHTLY"):
+    LOSSES += [
+        pytest.param(freeze, thaw, "gives no answer within", id="frozen"),
+        pytest.param(make_slow, make_fast, "gives no answer within", id="slow"),
         # What is noticed first may be that the old connections were cut.
-        (change_the_password, change_it_back, "refuses our password|gives no answer within|cannot be reached"),
-    ],
-    ids=["killed and restarted empty", "frozen", "slow", "wrong password"],
-)
+        pytest.param(
+            change_the_password,
+            change_it_back,
+            "refuses our password|gives no answer within|cannot be reached",
+            id="wrong password",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("breaks", "heals", "reason"), LOSSES)
 async def test_a_lost_redis_costs_no_token_and_one_line(fleet: Fleet, breaks: Act, heals: Act, reason: str) -> None:
     both = (fleet.verifier, fleet.drafter)
     async with one_warning(*both):

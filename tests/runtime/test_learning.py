@@ -29,7 +29,7 @@ async def accepted(running: Services, seed: int) -> tuple[list[int], int, int]:
         return list(generation.tokens), statistics.passes, statistics.accepted_guesses
 
 
-@pytest.mark.parametrize("method", ["recycling", "recycling-growth", "stand", "aded-growth", "suffix"])
+@pytest.mark.parametrize("method", ["recycling", "stand", "suffix"])
 async def test_the_second_time_a_method_that_learns_knows_the_text(method: str) -> None:
     async with services(drafters=0, gateway=False) as running:
         await running.start_drafter(method=method)

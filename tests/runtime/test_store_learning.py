@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ from tests.store.fleet import gateway, generated, metric, settings_file, until_s
 from tests.store.redis_server import RedisServer, free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+
+#: Half a minute each: the nightly run has them all.
+METHODS = ["recycling-growth", "suffix"]
+if os.environ.get("NACRE_NIGHTLY"):
+    METHODS += ["recycling", "stand", "aded-growth"]
 
 KEY = "ours"
 MOST_RESIDENT_BYTES = 150_000_000
@@ -45,7 +51,7 @@ async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taug
         server.stop()
 
 
-@pytest.mark.parametrize("method", ["recycling", "recycling-growth", "stand", "aded-growth", "suffix"])
+@pytest.mark.parametrize("method", METHODS)
 async def test_a_drafter_that_shares_nothing_but_redis_knows_the_text(taught: Taught, method: str) -> None:
     running = taught.running
     fresh = await running.start_drafter(method=method)
