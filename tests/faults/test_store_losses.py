@@ -78,7 +78,7 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fle
             await wire.delay(0.0)
             ports = free_port(), free_port()
             url = f"redis://127.0.0.1:{wire.port}/0"
-            flags = ("--config", str(settings_file(folder, url, timeout_s=0.2)), "--log-level", "warning")
+            flags = ("--config", str(settings_file(folder, url, timeout_s=1.0)), "--log-level", "warning")
             running = await stack.enter_async_context(services(verifiers=0, drafters=0, gateway=False))
             verifier = await running.start_verifier(*flags, "--metrics-port", str(ports[0]))
             drafter = await running.start_drafter(*flags, "--metrics-port", str(ports[1]), method=METHOD)
@@ -128,7 +128,7 @@ async def thaw(fleet: Fleet) -> None:
 
 
 async def make_slow(fleet: Fleet) -> None:
-    await fleet.wire.delay(0.3)
+    await fleet.wire.delay(1.2)
 
 
 async def make_fast(fleet: Fleet) -> None:
