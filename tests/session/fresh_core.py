@@ -22,6 +22,8 @@ SUITE = (
     "tests.test_tree",
     "tests.session.both_ends",
     "tests.session.test_verifier_session",
+    "tests.session.test_verifier_streams",
+    "tests.session.test_verifier_replay",
     "tests.session.test_drafter_session",
 )
 
