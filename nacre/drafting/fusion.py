@@ -6,20 +6,22 @@ model), under one rule with counts in place of their constants. Guarantee: exact
 
 State: per session a tree of claims. A claim is a source's guess below a node with the survival it gave it; equal
 paths are one node, whoever guessed them. Update: a commit walks the tree, and every claim below text has an outcome;
-counts per source, rank and claimed survival turn claims into chances. Claims that the model has shared, and those it
-has contradicted by naming other tokens at that node, are counted apart: a veto weighs what vetoes have been worth.
+counts per source, rank, claimed survival and company turn claims into chances. Company is what the cheap sources
+beside it say at that node: nothing, that token first, that one among others, or only other tokens. Claims of tokens
+that the model has not named are counted once more, apart. So agreement and a veto weigh what they have been worth.
 
-Proposal: best-first growth over the tree. A token's survival is 1 - prod(1 - chance) over those who claim it, each
-chance times 0.9 where there are several, for they often err together; rivals share 0.98, the surest first. Where the
-cheap sources leave a gap that the model has been able to fill, it is asked, there and in the same step at the likeliest
-other gaps. A node with an open gap is not grown further: it comes back as something to extend, and then it is the
-model's turn.
+Proposal: best-first growth over the tree. A token that the model names survives as the model's claim does in that
+company, any other with the mean chance of those who claim it, vetoed or not; rivals share 0.98, the surest first.
+Where the cheap sources leave a gap that the model has been able to fill, it is asked, there and in the same step at the
+likeliest other gaps. A node with an open gap is not grown further: it comes back as something to extend, and then it is
+the model's turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from heapq import heappop, heappush
 from typing import cast
 
@@ -40,10 +42,10 @@ from nacre.drafting.rows import Row
 from nacre.errors import InvalidArgument
 from nacre.pacing import Calibration, Reputation
 
-#: Of several sources that claim a token each chance counts so much; siblings together are never surer than this.
-_AGREEING, _SUREST = 0.9, 0.98
-#: What a claim is worth, until counted, that the model has contradicted.
-_VETOED = 0.1
+#: Siblings together are never surer than this.
+_SUREST = 0.98
+#: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement leaves.
+_VETOED, _LEFT_DOUBT = 0.1, 0.6
 #: The model is asked where it should add this much to the chance that some guess is right.
 LEAST_GAIN = 0.05
 #: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
@@ -59,6 +61,15 @@ _DEPTH = 64
 
 #: Of one source below one node: token -> (rank among its guesses there, claimed survival).
 _Claims = dict[int, tuple[int, float]]
+
+
+class _Company(IntEnum):
+    """What cheap sources beside the one that claims a token say: nothing, that it is the likeliest, may be, is not."""
+
+    NONE = 0
+    AGREES = 1
+    NAMES = 2
+    DIFFERS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -108,8 +119,8 @@ class FusionProposer:
         self._rows = checked_rows(rows)
         self._least_gain = least_gain
         self._reputations = [Reputation() for _ in sources]
-        #: What claims have been worth that the model shared, and that it contradicted.
-        self._confirmed = [Calibration() for _ in sources]
+        #: By source and company, and of what the model has contradicted by source.
+        self._calibrations = [tuple(Calibration() for _ in _Company) for _ in sources]
         self._vetoed = [Calibration() for _ in sources]
         self._filled = _FILLED
         self._silent_for = [0] * len(sources)
@@ -186,26 +197,62 @@ class FusionProposer:
 
     def _learn(self, node: _Node, token: int) -> None:
         """`token` was right below `node`: every claim there has an outcome."""
-        said = node.claims.get(self._model) if self._model is not None else None
+        said = self._said(node)
+        for number, claims in node.claims.items():
+            for claimed, rank, survival, known in self._weighed(node, number):
+                known.observe(rank, survival, claimed == token)
+            if said is not None and number != self._model:
+                for claimed, (rank, survival) in claims.items():
+                    if claimed not in said:
+                        self._vetoed[number].observe(rank, _VETOED * survival, claimed == token)
         for number, claims in node.claims.items():
             self._reputations[number].learn(
                 (rank, survival, claimed == token) for claimed, (rank, survival) in claims.items()
             )
-            if said is not None and number != self._model:
-                for claimed, (rank, survival) in claims.items():
-                    known, share = (self._confirmed, 1.0) if claimed in said else (self._vetoed, _VETOED)
-                    known[number].observe(rank, share * survival, claimed == token)
         if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
             self._filled += _FOLLOW * ((token in said) - self._filled)
+
+    def _said(self, node: _Node) -> _Claims | None:
+        """What the model claims below a node, if it has been asked."""
+        return node.claims.get(self._model) if self._model is not None else None
+
+    def _weighed(self, node: _Node, number: int) -> Iterator[tuple[int, int, float, Calibration]]:
+        """(token, rank, survival before it is calibrated, by what) of a source's claims below a node."""
+        calibrations = self._calibrations[number]
+        named, first = self._others(node, number)
+        for token, (rank, survival) in node.claims[number].items():
+            if token == first:
+                yield token, rank, 1.0 - _LEFT_DOUBT * (1.0 - survival), calibrations[_Company.AGREES]
+            elif token in named:
+                yield token, rank, survival, calibrations[_Company.NAMES]
+            elif named:
+                yield token, rank, survival, calibrations[_Company.DIFFERS]
+            else:
+                yield token, rank, survival, calibrations[_Company.NONE]
+
+    def _others(self, node: _Node, number: int) -> tuple[_Claims, int | None]:
+        """What other cheap sources that can be trusted claim below a node, and the token they are surest of."""
+        named: _Claims = {}
+        surest, first = 0.0, None
+        for other, claims in node.claims.items():
+            if other == number or other == self._model or other not in self._trusted:
+                continue
+            overall = self._reputations[other].calibration
+            for token, claim in claims.items():
+                chance = overall.survival(*claim)
+                if chance > surest:
+                    surest, first = chance, token
+            named.update(claims)
+        return named, first
 
     # -- guessing ------------------------------------------------------------------------------------------------
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
         nodes = [self._node(item) for item in wanted]
-        for number in self._cheap:
-            asked = [place for place, item in enumerate(wanted) if self._asks(item)]
-            if not asked or not self._due(number):
+        asked = [place for place, item in enumerate(wanted) if self._asks(item)]
+        for number in self._cheap if asked else ():
+            if not self._due(number):
                 continue
             answers = self._sources[number].propose([wanted[place] for place in asked])
             for place, guesses in zip(asked, answers, strict=True):
@@ -257,24 +304,21 @@ class FusionProposer:
 
     def _children(self, node: _Node) -> Children:
         """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
-        said = node.claims.get(self._model) if self._model is not None else None
-        chances: dict[int, float] = {}
+        said = self._said(node)
+        chances: dict[int, list[float]] = {}
         for number, claims in node.claims.items():
             if number not in self._trusted:
                 continue
-            overall = self._reputations[number].calibration
-            for token, (rank, survival) in claims.items():
-                if said is None or number == self._model:
-                    chance = overall.survival(rank, survival)
-                elif token in said:
-                    chance = self._confirmed[number].survival(rank, survival)
-                else:
-                    chance = self._vetoed[number].survival(rank, _VETOED * survival)
-                other = chances.get(token)
-                if other is not None:
-                    chance = 1.0 - (1.0 - _AGREEING * other) * (1.0 - _AGREEING * chance)
-                chances[token] = chance
-        ranked = sorted(chances.items(), key=likeliest_lowest)
+            if said is None or number == self._model:
+                for token, rank, survival, known in self._weighed(node, number):
+                    chances.setdefault(token, []).append(known.survival(rank, survival))
+            else:
+                for token, (rank, survival) in claims.items():
+                    if token not in said:
+                        vetoed = self._vetoed[number].survival(rank, _VETOED * survival)
+                        chances.setdefault(token, []).append(vetoed)
+        ranked = [(token, sum(found) / len(found)) for token, found in chances.items()]
+        ranked.sort(key=likeliest_lowest)
         left = _SUREST
         for place, (token, chance) in enumerate(ranked):
             if chance > left:  # the surest keep what they have; those after them share what is left
@@ -288,10 +332,9 @@ class FusionProposer:
         if self._model is None or self._model in node.claims:
             return False
         proven: dict[int, float] = {}
-        for number, claims in node.claims.items():
+        for number in node.claims:
             if number in self._trusted:
-                known = self._reputations[number].calibration
-                for token, (rank, survival) in claims.items():
+                for token, rank, survival, known in self._weighed(node, number):
                     proven[token] = max(proven.get(token, 0.0), known.proven(rank, survival))
         return (1.0 - min(sum(proven.values()), _SUREST)) * self._filled >= self._least_gain
 

@@ -80,6 +80,9 @@ def grow_phrases(
 
 def _next_tokens(unseen: float, state: _Phrases) -> Children:
     level, phrases = state
+    if len(phrases) == 1:  # most nodes: phrases part early
+        ((tokens, weight),) = phrases
+        return [(tokens[level], weight / (weight + unseen))] if level < len(tokens) else ()
     totals: dict[int, float] = {}
     for tokens, weight in phrases:
         if level < len(tokens):
@@ -90,6 +93,8 @@ def _next_tokens(unseen: float, state: _Phrases) -> Children:
 
 def _agreeing(state: _Phrases, token: int) -> _Phrases:
     level, phrases = state
+    if len(phrases) == 1:
+        return level + 1, phrases
     return level + 1, [phrase for phrase in phrases if level < len(phrase[0]) and phrase[0][level] == token]
 
 

@@ -82,13 +82,12 @@ class _Text:
 
 @dataclass(slots=True)
 class _Job:
-    """One session's part of a step. `wanted[i]` gets its logits from row `logits_at[i]` of the block's logits."""
+    """One session's part of a step. Each row of the block that has logits is in `fresh`, with the path to its node."""
 
     text: _Text
     block: Any
     wanted: list[tuple[int, Expansion]]
-    logits_at: list[int]
-    sampled: int
+    fresh: list[tuple[_Row, tuple[int, ...]]]
 
 
 class ModelProposer:
@@ -195,7 +194,10 @@ class ModelProposer:
             self._forward.close(text.sequence)
 
     def _job(self, text: _Text, wanted: list[tuple[int, Expansion]]) -> _Job:
-        """The rows a session's expansions still need: missing text, the tip, and nodes that have no row yet."""
+        """The rows a session's expansions still need: missing text, the tip, and nodes that have no row yet.
+
+        Nodes on the way to a wanted one get their guesses, too: a row's logits are there once.
+        """
         cached = self._forward.cached(text.sequence)
         first = self._forward.next_row(text.sequence)
         tokens: list[int] = []
@@ -207,6 +209,7 @@ class ModelProposer:
             return first + len(tokens) - 1
 
         sampled_from = 0
+        fresh: list[tuple[_Row, tuple[int, ...]]] = []
         if text.tip is None:
             above = -1
             for token in text.tokens[cached:-1]:
@@ -214,61 +217,55 @@ class ModelProposer:
             sampled_from = len(tokens)
             text.filled = range(first, first + sampled_from)
             text.tip = _Row(add(text.tokens[-1], above), TIP)
-        logits_at = []
+            fresh.append((text.tip, ()))
         for _, expansion in wanted:
             node, above_id = text.tip, TIP
-            for token, node_id in zip(expansion.path_tokens, expansion.path_ids, strict=True):
+            for depth, (token, node_id) in enumerate(zip(expansion.path_tokens, expansion.path_ids, strict=True), 1):
                 known = text.rows.get(node_id)
                 if known is None:
                     known = text.rows[node_id] = _Row(add(token, node.row), above_id)
+                    fresh.append((known, expansion.path_tokens[:depth]))
                 node, above_id = known, node_id
-            logits_at.append(node.row - first - sampled_from)
         block = self._block(text.sequence, tuple(tokens), tuple(parents), logits_from=sampled_from)
-        return _Job(text, block, wanted, logits_at, len(tokens) - sampled_from)
+        return _Job(text, block, wanted, fresh)
 
     def _guess(self, logits: np.ndarray, jobs: Sequence[_Job], guesses: list[list[Guess]]) -> None:
-        """Fills in the children of each wanted node from its row of `logits` [sampled rows of all jobs, vocab]."""
-        picked: list[int] = []
-        asked: list[tuple[int, _Row]] = []
-        contexts: list[RowContext] = []
-        start = 0
-        for job in jobs:
-            for (index, expansion), row in zip(job.wanted, job.logits_at, strict=True):
-                picked.append(start + row)
-                node = job.text.evaluated(expansion)
-                assert node is not None, "a wanted node has just been evaluated"
-                asked.append((index, node))
-                contexts.append(_row_context(job.text, expansion))
-            start += job.sampled
-        if picked != list(range(len(logits))):  # mostly every row was asked for: nothing to copy
-            logits = logits[picked]
+        """Fills in the children of all new rows from `logits` [rows of all jobs, vocab], and so of each wanted node."""
+        fresh = [node for job in jobs for node, _ in job.fresh]
+        contexts = [_row_context(job.text, path) for job in jobs for _, path in job.fresh]
         ids, scores = self._forward.draft_scores(logits, contexts, SCORED)
         # Ids that cannot be chosen come with a score of minus infinity and weigh nothing.
         best = np.maximum(scores[:, :1], np.float32(-1e30))
         weights = np.exp((scores - best) / np.float32(self._race_temperature))
         survival = weights / np.maximum(weights.sum(axis=1, keepdims=True), np.float32(1e-30))
-        for (index, node), row_ids, row_survival in zip(asked, ids.tolist(), survival.tolist(), strict=True):
-            node.guesses = guesses[index] = [
+        for node, row_ids, row_survival in zip(fresh, ids.tolist(), survival.tolist(), strict=True):
+            node.guesses = [
                 Guess(token, chance)
                 for token, chance in zip(row_ids[: self._children], row_survival[: self._children], strict=True)
                 if token >= 0 and chance >= self._least_child
             ]
         if self._features:
             told = features_of_rows(logits, contexts, ids[:, : self._children], scores)
-            for (index, node), row_told in zip(asked, told, strict=True):
+            for node, row_told in zip(fresh, told, strict=True):
                 # Survivals fall, so what was kept are the first of the row.
-                node.guesses = guesses[index] = [
-                    replace(guess, features=features) for guess, features in zip(guesses[index], row_told, strict=False)
+                node.guesses = [
+                    replace(guess, features=features)
+                    for guess, features in zip(node.guesses or (), row_told, strict=False)
                 ]
+        for job in jobs:
+            for index, expansion in job.wanted:
+                known = job.text.evaluated(expansion)
+                assert known is not None, "a wanted node has just been evaluated"
+                guesses[index] = known.guesses or []
 
 
-def _row_context(text: _Text, expansion: Expansion) -> RowContext:
+def _row_context(text: _Text, path: tuple[int, ...]) -> RowContext:
     return RowContext(
         params=text.context.params,
         key=text.context.key or 0,
-        position=len(text.tokens) + len(expansion.path_tokens),
+        position=len(text.tokens) + len(path),
         history=text.history,
-        ancestors=expansion.path_tokens,
+        ancestors=path,
     )
 
 

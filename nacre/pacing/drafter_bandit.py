@@ -74,7 +74,7 @@ _Arms: TypeAlias = OrderedDict[tuple[str, int], _Record]
 
 
 class DrafterBandit:
-    """Learns which arm is fastest in which context. Not thread-safe; a choice takes some ten microseconds an arm.
+    """Learns which arm is fastest in which context. Not thread-safe; a choice costs two draws and a formula an arm.
 
     `keep` is what one guess leaves of the record before it; in arms that were passed over, what one session leaves.
     `prior_weight` is what an arm's record elsewhere weighs in a new context, in guesses. A session counts as

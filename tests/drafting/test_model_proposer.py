@@ -82,6 +82,19 @@ def test_after_any_history_it_guesses_as_if_fresh(engine: Engine, seed: int) -> 
     assert engine.use().sequences == 0
 
 
+def test_a_node_on_the_way_to_one_that_was_asked_before_it(engine: Engine) -> None:
+    """Fusion asks far down where its cheap sources are sure, and at what lies between only later."""
+    drafting = proposer(engine)
+    drafting.open(0, context())
+    whole = tuple(range(30, 36))
+    ids = tuple(range(1, len(whole) + 1))
+    drafting.propose([Expansion(0, ids[-1], whole, ids)])
+    for depth in range(len(whole)):
+        (guesses,) = drafting.propose([Expansion(0, ids[depth - 1] if depth else 0, whole[:depth], ids[:depth])])
+        assert same(guesses, fresh_guesses(engine, PROMPT, whole[:depth]))
+    drafting.close(0)
+
+
 def test_two_sessions_in_one_step_do_not_mix(engine: Engine) -> None:
     drafting = proposer(engine)
     drafting.open(0, context())
