@@ -5,9 +5,8 @@ so both ends count. A bucket is a node's rank among its siblings and its raw sur
 near 1 and near 0. For guesses coupled by the race the raw survival is a function of the score gap, so that rank and
 raw survival are rank and gap; q itself is no acceptance probability there.
 
-Rule: the odds of a bucket's claims are multiplied by what its outcomes' odds were over those of what was claimed,
-`strength` outcomes that are just as claimed counted along. With no evidence the raw survival stands, and each bucket
-speaks for itself: what is unlike anything seen stays as guessed. Within a bucket the surer guess stays the surer one.
+Rule: calibrated = (right + strength · raw) / (right + wrong + strength). With no evidence the raw survival stands, and
+each bucket speaks for itself: what is unlike anything seen stays as guessed.
 
 Only a node whose parent came true may be counted: its survival is conditional on that. Every child of such a node has
 an outcome, chosen or not.
@@ -30,9 +29,6 @@ EDGES = (0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.87, 
 
 _STEPS = len(EDGES) + 1
 
-#: Nobody is believed to be surer than this of a guess, or of its opposite: odds of 0 could not be corrected.
-LEAST_CLAIM = 1 / 1024
-
 
 class Calibration:
     """Right and wrong guesses of one source, by rank and raw survival. Not thread-safe; a call takes under 1 µs.
@@ -41,7 +37,7 @@ class Calibration:
     an observation that k others of its bucket have followed counts (1 - 1/memory)^k.
     """
 
-    __slots__ = ("_claimed", "_keep", "_right", "_seen", "memory", "strength")
+    __slots__ = ("_keep", "_right", "_seen", "memory", "strength")
 
     def __init__(self, *, strength: float = 5.0, memory: float = 400.0) -> None:
         if not 0 < strength < float("inf"):
@@ -53,21 +49,12 @@ class Calibration:
         self._keep = 1.0 - 1.0 / memory
         self._right = [0.0] * (RANKS * _STEPS)
         self._seen = [0.0] * (RANKS * _STEPS)
-        self._claimed = [0.0] * (RANKS * _STEPS)  # sums of what was claimed
 
     def survival(self, rank: int, raw: float) -> float:
         """The survival, in [0, 1], of a node that is number `rank` (from 0) among its siblings and claims `raw`."""
         bucket = (rank if rank < RANKS else RANKS - 1) * _STEPS + bisect_right(EDGES, raw)
-        seen = self._seen[bucket]
-        if not seen:
-            return raw
-        raw = min(max(raw, LEAST_CLAIM), 1.0 - LEAST_CLAIM)
-        right, claimed = self._right[bucket], self._claimed[bucket]
-        hit = self.strength * raw
-        miss = self.strength - hit
-        for_it = raw * (right + hit) * (seen - claimed + miss)
-        against = (1.0 - raw) * (seen - right + miss) * (claimed + hit)
-        return for_it / (for_it + against)
+        strength = self.strength
+        return (self._right[bucket] + strength * raw) / (self._seen[bucket] + strength)
 
     def proven(self, rank: int, raw: float) -> float:
         """The part of `survival` that rests on what was seen, and not on the claim: 0 without evidence."""
@@ -80,7 +67,6 @@ class Calibration:
         keep = self._keep
         self._seen[bucket] = self._seen[bucket] * keep + 1.0
         self._right[bucket] = self._right[bucket] * keep + came_true
-        self._claimed[bucket] = self._claimed[bucket] * keep + min(max(raw, LEAST_CLAIM), 1.0 - LEAST_CLAIM)
 
     def evidence(self, rank: int, raw: float) -> float:
         """How many observations, faded, the bucket of such a node holds."""
@@ -98,7 +84,6 @@ class Calibration:
             if total > 0:
                 scale = min(1.0, self.memory / total)
                 self._right[bucket] = (self._right[bucket] + weight * other._right[bucket]) * scale
-                self._claimed[bucket] = (self._claimed[bucket] + weight * other._claimed[bucket]) * scale
                 self._seen[bucket] = total * scale
 
     def fade(self, factor: float) -> None:
@@ -106,5 +91,4 @@ class Calibration:
         if not 0 <= factor <= 1:
             raise InvalidArgument(f"factor is {factor}; it must be 0 to 1", param="factor")
         self._right = [right * factor for right in self._right]
-        self._claimed = [claimed * factor for claimed in self._claimed]
         self._seen = [seen * factor for seen in self._seen]
