@@ -3,10 +3,11 @@
 Where no drafter's guess has arrived, a pass computes one row for one token. Tables and suffix indexes guess for
 microseconds what the next rows could be: self-decode becomes self-speculation, however far away everybody is.
 
-Rule: right before a pass is planned, each session gets guesses below its tip as it is then; those for an earlier tip
-are withdrawn. They come in by the way of every drafter's guesses, as a stream of the session's own, so rows go to them
-by what they have been worth. They are made on the event loop: a proposer that takes more than a small part of a
-millisecond does not belong here.
+Rule: right before a pass is planned, each session gets guesses below its tip as it is then, unless drafters have
+filled the pass and left little doubt about the next token. They are withdrawn when the pass is over: whether it is
+worth waiting for a drafter does not depend on them. They come in by the way of every drafter's guesses, as a stream of
+the session's own, so rows go to them by what they have been worth. They are made on the event loop: a proposer that
+takes more than a small part of a millisecond does not belong here.
 
 Invariant: whatever a proposer does, it cannot end a session: one that raises is not asked again for that session.
 """
@@ -27,6 +28,7 @@ from nacre.runtime.local_reading import LocalReading
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
 from nacre.session.observed import Observed, observations_of, prompt_observations
+from nacre.tree import DraftTree
 
 log = logging.getLogger("nacre.verifier")
 
@@ -34,6 +36,8 @@ log = logging.getLogger("nacre.verifier")
 OBSERVED_BEST = 8
 #: Guesses that have never helped lately are made again after so many commits: their way back.
 _PROBE = 16
+#: With a pass full of drafters' guesses, the chance that none of those of the next token is right must be this great.
+_LEAST_DOUBT = 0.15
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +49,7 @@ class _Guided:
     told: int
     seen: Observed | None = None
     states: HiddenStates | None = None
-    guessed_at: int = -1  # committed length that has guesses
+    guessed: bool = False  # for the next pass
     rested: int = 0
     failed: bool = False
 
@@ -89,20 +93,27 @@ class LocalDrafting:
             session.observe_prompt = True  # no cold start: the prompt's rows are computed anyway
 
     def guess(self, session: HostedSession, rows: int) -> None:
-        """Sees to it that at most `rows` guesses of its own hang below the session's tip as it is now."""
+        """Sees to it that at most `rows` guesses of its own hang below the session's tip in the next pass."""
         guided = self._guided[session.id]
         machine = session.machine
-        if guided.failed or guided.guessed_at == len(machine.tokens):
+        if guided.failed or guided.guessed:
             return
-        guided.guessed_at = len(machine.tokens)
+        guided.guessed = True
         with _its_own_fault(guided):
             self._tell(session, guided)
-            if self._rests(session, guided):
+            if self._rests(session, guided) or not _doubtful(machine.tree, rows):
                 return
             guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
             possible = of_vocabulary(guesses[:rows], machine.vocab_size)
             if possible:
                 machine.draft(guided.ordinal, _draft(possible, len(machine.tokens)))
+
+    def settled(self, session: HostedSession) -> None:
+        """A pass of the session is over; its guesses have been judged."""
+        guided = self._guided.get(session.id)
+        if guided is not None and guided.guessed:
+            guided.guessed = False
+            session.machine.withdraw(guided.ordinal)
 
     def close(self, session: HostedSession) -> int | None:
         """The session is over; returns its stream's ordinal here, None where nothing was guessed for it."""
@@ -150,6 +161,11 @@ def _its_own_fault(guided: _Guided) -> Iterator[None]:
         if not guided.failed:
             log.exception("local guesses for a session end")
         guided.failed = True
+
+
+def _doubtful(tree: DraftTree, rows: int) -> bool:
+    """Whether a pass of so many guesses has room for more, or drafters' may all be wrong about the next token."""
+    return len(tree) < rows or 1.0 - sum(node.survival for node in tree.tip.children.values()) >= _LEAST_DOUBT
 
 
 def tenant_number(tenant: str) -> int:

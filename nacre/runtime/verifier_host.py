@@ -220,9 +220,9 @@ class VerifierHost:
                 await self._work.wait()
                 # Let what has arrived meanwhile in: drafts into the trees, commits out to the listeners.
                 await asyncio.sleep(0)
-                self._guess_here()
                 if await self._paused():
                     continue
+                self._guess_here()
                 items = self._collect()
                 if not items and not self._closing:
                     self._work.clear()
@@ -360,6 +360,8 @@ class VerifierHost:
                 session.states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
             if self._writer is not None and session.kept_best and session.observed is not None:
                 self._writer.settled(session.engine.tenant, machine.tokens, session.observed)
+            if self._local is not None:
+                self._local.settled(session)
             session.arrivals.committed(
                 now, hungry=len(machine.tree) == 0, matched=resolution.matched, pass_s=self.pacer.costs.seconds(1)
             )

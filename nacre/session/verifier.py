@@ -126,6 +126,10 @@ class VerifierSession:
             stream.forget(self.tree)
             self._settle()
 
+    def withdraw(self, ordinal: int) -> None:
+        """Takes back all guesses of a stream that no other stands for. Call only between plans."""
+        self.streams[ordinal].forget(self.tree)
+
     def draft(self, ordinal: int, draft: Draft) -> Received:
         """Takes a drafter's guesses. Raises InvalidArgument or ResourceExhausted for that stream alone."""
         stream = self.streams[ordinal]

@@ -21,7 +21,8 @@ from nacre.runtime.settings import DrafterSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import History, SamplingParams
-from nacre.session import SpeculationMode, open_session
+from nacre.session import Draft, SpeculationMode, open_session
+from nacre.session.messages import confidence_byte
 from tests.services import services
 from tests.tiny_models import TinyPair
 
@@ -141,6 +142,41 @@ async def test_sources_that_want_hidden_states_get_them(tiny_pair: TinyPair, met
         again = await generated(host, tokens=100)
     assert text(first) == text(again) == text(alone)
     assert again.totals.passes < alone.totals.passes
+
+
+class Counting(SilentProposer):
+    """One guess that is hardly ever right, each time it is asked."""
+
+    asked = 0
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        self.asked += len(wanted)
+        return [[Guess(1, 0.3)] for _ in wanted]
+
+
+@pytest.mark.parametrize(("survivals", "asked"), [((0.9,), 0), ((0.5, 0.3), 1), ((), 1)])
+async def test_guesses_fill_what_drafters_leave_and_last_for_one_pass(
+    engine: Engine, survivals: Sequence[float], asked: int
+) -> None:
+    proposer = Counting()
+    machine = open_session(PROMPT, max_tokens=40, max_positions=1024, vocab_size=257)
+    async with running(engine, None) as host:
+        session = host.open(machine, EngineSession("a", GREEDY, 5, -1, History(tuple(PROMPT))), seed=5)
+        local = LocalDrafting(proposer)
+        local.open(session, machine.join())
+        drafter = machine.join()
+        if survivals:
+            tokens = tuple(range(100, 100 + len(survivals)))
+            confidence = bytes(confidence_byte(survival) for survival in survivals)
+            machine.draft(drafter, Draft(1, tokens, len(machine.tokens), (0,) * len(tokens), confidence))
+        for _ in range(2):  # once for a pass, however often the loop comes by
+            local.guess(session, rows=max(1, len(survivals)))
+        assert proposer.asked == asked
+        assert len(machine.tree) == len(survivals) + asked
+        local.settled(session)
+        assert {node.source for node in machine.tree.nodes()} <= {drafter}
+        assert len(machine.tree) == len(survivals)
+        local.close(session)
 
 
 class Failing(SilentProposer):

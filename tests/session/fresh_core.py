@@ -21,6 +21,7 @@ CORE = ("nacre.tree", "nacre.session", "nacre.sim")
 SUITE = (
     "tests.test_tree",
     "tests.session.both_ends",
+    "tests.session.verifier_steps",
     "tests.session.test_verifier_session",
     "tests.session.test_verifier_streams",
     "tests.session.test_verifier_replay",
