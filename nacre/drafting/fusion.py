@@ -44,8 +44,8 @@ from nacre.pacing import Calibration, Reputation
 
 #: Siblings together are never surer than this.
 _SUREST = 0.98
-#: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement leaves.
-_VETOED, _LEFT_DOUBT = 0.1, 0.6
+#: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement of cheap ones leaves.
+_VETOED, _LEFT_DOUBT = 0.02, 0.6
 #: The model is asked where it should add this much to the chance that some guess is right.
 LEAST_GAIN = 0.05
 #: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
@@ -222,7 +222,8 @@ class FusionProposer:
         named, first = self._others(node, number)
         for token, (rank, survival) in node.claims[number].items():
             if token == first:
-                yield token, rank, 1.0 - _LEFT_DOUBT * (1.0 - survival), calibrations[_Company.AGREES]
+                doubt = 1.0 if number == self._model else _LEFT_DOUBT
+                yield token, rank, 1.0 - doubt * (1.0 - survival), calibrations[_Company.AGREES]
             elif token in named:
                 yield token, rank, survival, calibrations[_Company.NAMES]
             elif named:

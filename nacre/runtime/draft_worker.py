@@ -78,6 +78,8 @@ class _Drafted:
     verify_s: float = 0.0
     flush: asyncio.TimerHandle | None = None
     news: list[News] = field(default_factory=list)
+    # What the target thought, of commits that the proposer has been told: the next step is early enough for that.
+    unheard: list[tuple[Observation, ...]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _Step:
     learning: bool
     opening: tuple[tuple[int, DraftContext], ...]
     news: tuple[tuple[int, News], ...]
+    heard: tuple[tuple[int, tuple[Observation, ...]], ...]
     wanted: tuple[Expansion, ...]
 
 
@@ -233,12 +236,15 @@ class DraftWorker:
         closing, self._closing = tuple(self._closing), []
         opening: list[tuple[int, DraftContext]] = []
         news: list[tuple[int, News]] = []
+        heard: list[tuple[int, tuple[Observation, ...]]] = []
         candidates: list[tuple[float, int, Expansion]] = []
         for drafted in self._sessions.values():
             if not drafted.opened:
                 opening.append((drafted.number, drafted.context))
                 drafted.opened = True
             news.extend((drafted.number, one) for one in drafted.news)
+            heard.extend((drafted.number, seen) for seen in drafted.unheard)
+            drafted.unheard = [one.seen for one in drafted.news if one.seen]
             drafted.news.clear()
             for expansion in self._expansions(drafted):
                 candidates.append((expansion.path_survival, len(candidates), expansion))
@@ -246,10 +252,10 @@ class DraftWorker:
         wanted = tuple(expansion for _, _, expansion in best)
         learning = bool(self._lessons)
         # News alone waits for the next extension: telling the proposer early would not make it any faster.
-        if not wanted and not closing and not learning:
+        if not wanted and not closing and not learning and not heard:
             self._keep(opening, news)
             return None
-        return _Step(closing, learning, tuple(opening), tuple(news), wanted)
+        return _Step(closing, learning, tuple(opening), tuple(news), tuple(heard), wanted)
 
     def _keep(
         self,
@@ -260,6 +266,7 @@ class DraftWorker:
             self._sessions[number].opened = False
         for number, one in news:
             self._sessions[number].news.append(one)
+            self._sessions[number].unheard.clear()
 
     def _expansions(self, drafted: _Drafted) -> list[Expansion]:
         found = []
@@ -290,8 +297,10 @@ class DraftWorker:
             if number not in failures:
                 with _noting(failures, number):
                     self._proposer.committed(number, news.tokens, news.trunk)
-                    if news.seen:
-                        self._proposer.observed(number, news.seen)
+        for number, seen in step.heard:
+            if number not in failures:
+                with _noting(failures, number):
+                    self._proposer.observed(number, seen)
         wanted = [item for item in step.wanted if item.session not in failures]
         found: dict[tuple[int, int], list[Guess]] = {}
         try:

@@ -28,7 +28,6 @@ from nacre.runtime.local_reading import LocalReading
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
 from nacre.session.observed import Observed, observations_of, prompt_observations
-from nacre.tree import DraftTree
 
 log = logging.getLogger("nacre.verifier")
 
@@ -38,6 +37,8 @@ OBSERVED_BEST = 8
 _PROBE = 16
 #: With a pass full of drafters' guesses, the chance that none of those of the next token is right must be this great.
 _LEAST_DOUBT = 0.15
+#: What is claimed at least of a guess that drafters do not share.
+_LEAST_CLAIM = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -101,12 +102,19 @@ class LocalDrafting:
         guided.guessed = True
         with _its_own_fault(guided):
             self._tell(session, guided)
-            if self._rests(session, guided) or not _doubtful(machine.tree, rows):
+            others = machine.tree.tip.children
+            doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
+            if self._rests(session, guided) or (len(machine.tree) >= rows and doubt < _LEAST_DOUBT):
                 return
             guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
             possible = of_vocabulary(guesses[:rows], machine.vocab_size)
+            # Beside drafters' guesses of the next token, another one is right where all of those are wrong.
+            claims = [
+                guess.survival * (doubt if guess.parent == TIP and guess.token not in others else 1.0)
+                for guess in possible
+            ]
             if possible:
-                machine.draft(guided.ordinal, _draft(possible, len(machine.tokens)))
+                machine.draft(guided.ordinal, _draft(possible, claims, len(machine.tokens)))
 
     def settled(self, session: HostedSession) -> None:
         """A pass of the session is over; its guesses have been judged."""
@@ -163,22 +171,17 @@ def _its_own_fault(guided: _Guided) -> Iterator[None]:
         guided.failed = True
 
 
-def _doubtful(tree: DraftTree, rows: int) -> bool:
-    """Whether a pass of so many guesses has room for more, or drafters' may all be wrong about the next token."""
-    return len(tree) < rows or 1.0 - sum(node.survival for node in tree.tip.children.values()) >= _LEAST_DOUBT
-
-
 def tenant_number(tenant: str) -> int:
     """A number that is a tenant's in this process and tells nothing else."""
     return int.from_bytes(blake2b(tenant.encode(), digest_size=8).digest(), "little")
 
 
-def _draft(guesses: Sequence[Guess], committed: int) -> Draft:
-    """A message of guesses below the tip that takes the place of all before it."""
+def _draft(guesses: Sequence[Guess], claims: Sequence[float], committed: int) -> Draft:
+    """A message of guesses below the tip, with their survivals, that takes the place of all before it."""
     return Draft(
         first_node=1,
         tokens=tuple(guess.token for guess in guesses),
         anchor=committed,
         parents=tuple(0 if guess.parent == TIP else place - guess.parent for place, guess in enumerate(guesses)),
-        confidence=bytes(confidence_byte(guess.survival) for guess in guesses),
+        confidence=bytes(map(confidence_byte, claims)),
     )
