@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import cast
@@ -101,7 +101,7 @@ class LocalDrafting:
             return
         guided.guessed = True
         with _its_own_fault(guided):
-            self._tell(session, guided)
+            self._tell_text(session, guided)
             others = machine.tree.tip.children
             doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
             if self._rests(session, guided) or (len(machine.tree) >= rows and doubt < _LEAST_DOUBT):
@@ -115,6 +115,14 @@ class LocalDrafting:
             ]
             if possible:
                 machine.draft(guided.ordinal, _draft(possible, claims, len(machine.tokens)))
+
+    def study(self, sessions: Iterable[HostedSession]) -> None:
+        """Learns what the target thought in the sessions' last pass: best done while the next is computed."""
+        for session in sessions:
+            guided = self._guided.get(session.id)
+            if guided is not None and not guided.failed:
+                with _its_own_fault(guided):
+                    self._tell_observed(session, guided)
 
     def settled(self, session: HostedSession) -> None:
         """A pass of the session is over; its guesses have been judged."""
@@ -130,7 +138,8 @@ class LocalDrafting:
             return None
         with _its_own_fault(guided):
             if not guided.failed:
-                self._tell(session, guided)
+                self._tell_text(session, guided)
+                self._tell_observed(session, guided)
             self._proposer.close(guided.number)
         if self._reading is not None:
             self._reading.closed(session.id)
@@ -144,20 +153,23 @@ class LocalDrafting:
         guided.rested = (guided.rested + 1) % _PROBE
         return guided.rested != 0
 
-    def _tell(self, session: HostedSession, guided: _Guided) -> None:
+    def _tell_text(self, session: HostedSession, guided: _Guided) -> None:
         tokens = session.machine.tokens
         if guided.told < len(tokens):
             self._proposer.committed(guided.number, tokens[guided.told :], ())
             guided.told = len(tokens)
+        if self.encodes and session.states is not None and session.states is not guided.states:
+            guided.states = session.states
+            cast(Encoder, self._proposer).encoded(guided.number, session.states)
+
+    def _tell_observed(self, session: HostedSession, guided: _Guided) -> None:
+        tokens = session.machine.tokens
         for end, rows in session.prompt_observed:
             self._proposer.observed(guided.number, prompt_observations(tokens, end, rows))
         session.prompt_observed.clear()
         if session.observed is not None and session.observed is not guided.seen:
             guided.seen = session.observed
             self._proposer.observed(guided.number, observations_of(tokens, session.observed))
-        if self.encodes and session.states is not None and session.states is not guided.states:
-            guided.states = session.states
-            cast(Encoder, self._proposer).encoded(guided.number, session.states)
 
 
 @contextlib.contextmanager

@@ -230,7 +230,10 @@ class VerifierHost:
                 # Only now: what the last pass has settled must reach the engine before the next one, however late.
                 resolved, self._resolved = self._resolved, []
                 closing, self._closing = self._closing, []
-                result = await loop.run_in_executor(self._thread, self._pass.run, items, resolved, closing)
+                computing = loop.run_in_executor(self._thread, self._pass.run, items, resolved, closing)
+                if self._local is not None:
+                    self._local.study(item.session for item in items)
+                result = await computing
                 self.passes += 1
                 self._settle(result)
         finally:

@@ -146,6 +146,25 @@ def test_the_model_sleeps_where_the_cheap_sources_have_proven_themselves() -> No
     assert [item.path_tokens for item in drafting.asked] == [(5, 6)]
 
 
+def test_sources_that_are_right_in_company_prove_nothing_against_one_another() -> None:
+    """Two that name the same token are right, and wrong where they differ: half the time each, overall."""
+    differ = False
+    drafting = model(lambda path: [Guess(5, 0.6), Guess(8, 0.3)])
+    first = Scripted(lambda path: [Guess(6 if differ else 5, 0.9)])
+    second = Scripted(lambda path: [Guess(7 if differ else 5, 0.9)])
+    proposer = opened(first, second, drafting)
+    for turn in range(400):
+        differ = turn % 2 == 1
+        drafting.asked.clear()
+        found = paths(guesses(proposer))
+        asked = len(drafting.asked)
+        proposer.committed(1, [8 if differ else 5], ())
+        if turn >= 398:
+            assert (asked > 0) == differ
+            assert found.get((5,), 0.0) > 0.9 or differ
+            assert max(found.get((6,), 0.0), found.get((7,), 0.0)) < 0.05
+
+
 def test_rivals_of_a_sure_guess_share_what_it_leaves() -> None:
     found = paths(guesses(opened(saying([5], 0.9), saying([6], 0.5), saying([7], 0.5))))
     assert found[(5,)] == pytest.approx(0.9)
