@@ -362,5 +362,5 @@ def _statistics(session: HostedSession) -> pb.SessionStatistics:
         draft_bytes=totals.draft_bytes,
         verify_ms=totals.verify_ms,
         prefill_ms=totals.prefill_ms,
-        cached_tokens=totals.cached_tokens,
+        cached_tokens=totals.cached_tokens or 0,
     )

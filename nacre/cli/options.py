@@ -78,6 +78,9 @@ Seed = Annotated[int | None, whole("--seed", "The same seed gives the same text.
 Method = Annotated[
     str | None, word("--method", "Where guesses come from: model, lookup, …; fused if joined by +.", "NAME")
 ]
+Local = Annotated[
+    str | None, word("--local", "What guesses in the verifier itself: methods without a model, joined by +.", "NAMES")
+]
 Config = Annotated[str | None, word("--config", "TOML file; default: ./nacre.toml if there is one.", "FILE")]
 Temperature = Annotated[float, number("--temperature", "0 is greedy, 1 the model's own distribution.", 0, 1e6)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]

@@ -39,6 +39,7 @@ class StackOptions:
     threads: int | None = None
     seed: int | None = None
     method: str | None = None
+    local: str | None = None
     verifiers: int = 1
     drafters: int = 1
     http_port: int = 0
@@ -88,14 +89,17 @@ def verifier_spec(options: StackOptions, number: int = 1) -> ChildSpec:
         device=options.device,
         threads=options.threads,
         seed=options.seed,
+        local=options.local,
         host=LOCALHOST,
         grpc_port=0,
         drain_s=LOCAL_DRAIN_S,
         log_level=options.log_level,
     )
-    target = load_settings(VerifierSettings, "verifier", arguments).settings.target
+    settings = load_settings(VerifierSettings, "verifier", arguments).settings
+    if settings.local:
+        method_names(settings.local)  # an error now, not in a child
     spec = ChildSpec(_numbered("verifier", number, options.verifiers), "verifier_service", arguments)
-    return _on_cores(with_flag(spec, "--target", resolve(target)), options.verifier_cores)
+    return _on_cores(with_flag(spec, "--target", resolve(settings.target)), options.verifier_cores)
 
 
 def drafter_spec(options: StackOptions, number: int = 1) -> ChildSpec:

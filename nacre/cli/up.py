@@ -34,6 +34,7 @@ def up(
     threads: flags.Threads = None,
     seed: flags.Seed = None,
     method: flags.Method = None,
+    local: flags.Local = None,
     config: flags.Config = None,
     log_level: Annotated[str, flags.one_of("--log-level", "What the services log", LEVELS)] = "warning",
     as_json: flags.Json = False,
@@ -47,6 +48,7 @@ def up(
     nacre up
     nacre up --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --dtype bfloat16 --threads 8
     nacre up --method lookup --drafters 2       # no draft model: guess from the text itself
+    nacre up --local suffix                     # the verifier guesses, too
     nacre up --network-delay-ms 25              # as if the drafters were 50 ms round trip away
     """
     from nacre.cli.stack import StackOptions
@@ -60,6 +62,7 @@ def up(
         threads=threads,
         seed=seed,
         method=method,
+        local=local,
         verifiers=verifiers,
         drafters=drafters,
         http_port=http_port,

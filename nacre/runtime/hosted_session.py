@@ -35,7 +35,7 @@ class Totals:
     draft_bytes: int = 0
     verify_ms: float = 0.0
     prefill_ms: float = 0.0
-    cached_tokens: int = 0
+    cached_tokens: int | None = None  # of the prompt, when its first pass began
 
 
 @dataclass(slots=True, eq=False)

@@ -331,12 +331,15 @@ class VerifierHost:
                     error = Internal("the forward pass failed; see the verifier's log")
                 self.fail(session, error)
                 continue
-            session.totals.cached_tokens = max(session.totals.cached_tokens, outcome.cached_tokens)
+            if session.totals.cached_tokens is None:
+                session.totals.cached_tokens = min(outcome.cached_tokens, machine.prompt_length)
+            rows = outcome.prompt_rows + len(plan.tokens)
+            prompt_ms = share_ms * outcome.prompt_rows / rows if outcome.sampled is not None else share_ms
+            session.totals.prefill_ms += prompt_ms
             if outcome.prompt_best:
                 session.prompt_observed.append((outcome.prompt_end, outcome.prompt_best))
             if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
                 machine.abandon(plan)
-                session.totals.prefill_ms += share_ms
                 continue
             if session.ended:  # cancelled while the pass ran
                 machine.abandon(plan)
@@ -356,7 +359,7 @@ class VerifierHost:
             totals.rows += len(plan.tokens)
             totals.verified += resolution.planned
             totals.accepted += resolution.matched
-            totals.verify_ms += share_ms
+            totals.verify_ms += share_ms - prompt_ms
             session.last = resolution.commit
             session.observed = _observed(plan, outcome.best) if outcome.best else None
             if outcome.hidden is not None and self._local is not None:

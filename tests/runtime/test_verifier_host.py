@@ -74,6 +74,21 @@ async def test_sessions_together_write_what_each_writes_alone(engine: Engine) ->
         await host.empty()
 
 
+async def test_what_a_prompt_costs_is_told_apart(engine: Engine) -> None:
+    """A prompt of three chunks, again: all of it but an end of less than a step of the prefix cache is there. What the
+    sessions wrote themselves is no prompt."""
+    async with running(engine) as host:
+        first = opened(host, range(100, 250), tokens=20)
+        await end(first)
+        again = opened(host, range(100, 250), tokens=20)
+        await end(again)
+        short = opened(host, [200, 7, 9])
+        await end(short)
+    assert (first.totals.cached_tokens, again.totals.cached_tokens, short.totals.cached_tokens) == (0, 144, 0)
+    assert min(session.totals.prefill_ms for session in (first, again, short)) > 0
+    assert min(session.totals.verify_ms for session in (first, again, short)) > 0
+
+
 async def test_guesses_are_verified_and_change_nothing(engine: Engine) -> None:
     expected = await alone(engine, [5, 6, 7], tokens=24)
     async with running(engine) as host:
