@@ -12,15 +12,26 @@ import pytest
 import pytest_asyncio
 
 from tests.services import Services, services
-from tests.store.fleet import gateway, generated, metric, settings_file, until_stored
+from tests.store.fleet import (
+    all_generated,
+    gateway,
+    generated,
+    metric,
+    settings_file,
+    until_logged,
+    until_stored,
+)
 from tests.store.redis_server import RedisServer, free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 #: Half a minute each: the nightly run has them all.
 METHODS = ["recycling-growth", "suffix"]
+#: Prompts of two passes, and by what the second must need fewer verify passes.
+PROMPTS, LEAST_GAIN = 4, 1.0
 if os.environ.get("NACRE_NIGHTLY"):
     METHODS += ["recycling", "stand", "aded-growth"]
+    PROMPTS, LEAST_GAIN = 50, 1.3
 
 KEY = "ours"
 MOST_RESIDENT_BYTES = 150_000_000
@@ -33,6 +44,8 @@ class Taught:
     running: Services
     flags: tuple[str, ...]
     text: list[int]
+    url: str
+    folder: Path
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -46,7 +59,7 @@ async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taug
                 text, _ = await generated(where, KEY, drafters=0)
                 await generated(where, KEY, drafters=0)  # what was seen once is not kept
                 await until_stored(where, KEY, server.url, folder, text)
-            yield Taught(running, flags, text)
+            yield Taught(running, flags, text, server.url, folder)
     finally:
         server.stop()
 
@@ -69,6 +82,25 @@ async def test_a_drafter_that_shares_nothing_but_redis_knows_the_text(taught: Ta
     assert await metric(port, "rows_read_total") > 0
     assert after < before
     assert after < others
+
+
+async def test_the_second_pass_over_the_same_prompts_is_faster_for_its_tenant_only(taught: Taught) -> None:
+    """Two drafters that have nothing in common but Redis; the outputs of the first pass are in its log."""
+    running, key, other = taught.running, "twice", "once"
+    written: dict[str, list[list[int]]] = {}
+    passes: dict[str, int] = {}
+    for turn in ("first", "second"):
+        drafter = await running.start_drafter(*taught.flags, method="suffix+recycling-growth")
+        async with gateway(running, [drafter], key, other) as where:
+            written[turn], passes[turn] = await all_generated(where, key, PROMPTS)
+            if turn == "second":
+                written[other], passes[other] = await all_generated(where, other, PROMPTS)
+            else:
+                await until_logged(where, key, taught.url, taught.folder, written[turn])
+        await running.processes.end(drafter)
+    assert written["first"] == written["second"] == written[other]
+    assert passes["first"] > LEAST_GAIN * passes["second"]
+    assert passes[other] > passes["second"]
 
 
 async def test_a_drafter_without_a_model_stays_small_with_a_store(taught: Taught) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from nacre.client import AsyncClient
 from nacre.models import held_out_prompts
 from nacre.runtime.processes import Child, ChildSpec
+from nacre.sampling import SamplingParams
 from nacre.store import Namespace
 from nacre.store.keys import read_keys, write_key_file
 from nacre.store.redis_store import RedisStore
@@ -60,20 +61,49 @@ async def generated(where: str, key: str, *, drafters: int) -> tuple[list[int], 
         return list(generation.tokens), generation.statistics.passes
 
 
+async def all_generated(where: str, key: str, prompts: int) -> tuple[list[list[int]], int]:
+    """One generation of each of so many held-out prompts, at temperature 0.7: (their tokens, passes of all)."""
+    texts, passes = [], 0
+    async with AsyncClient(where, api_key=key) as client:
+        for number, prompt in enumerate(held_out_prompts(prompts)):
+            sampling = SamplingParams(temperature=0.7)
+            generation = await (
+                await client.start(prompt[-400:], max_tokens=TOKENS, seed=number, drafters=1, sampling=sampling)
+            ).run()
+            texts.append(list(generation.tokens))
+            passes += generation.statistics.passes
+    return texts, passes
+
+
 async def until_stored(where: str, key: str, url: str, folder: Path, text: Sequence[int]) -> None:
     """Returns once Redis has every three tokens of a text, and the text itself."""
+    wanted = {tuple(text[at : at + 3]) for at in range(len(text) - 3)}
+    async with _store_of(where, key, url, folder) as (store, space), asyncio.timeout(60):
+        while True:
+            contexts = {context for _, context in await all_rows(store, space)}
+            if wanted <= contexts and tuple(text) in await store.outputs(space):
+                return
+            await asyncio.sleep(0.2)
+
+
+async def until_logged(where: str, key: str, url: str, folder: Path, texts: Sequence[Sequence[int]]) -> None:
+    """Returns once Redis has all these outputs."""
+    async with _store_of(where, key, url, folder) as (store, space), asyncio.timeout(60):
+        while True:
+            if set(map(tuple, texts)) <= set(await store.outputs(space)):
+                return
+            await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def _store_of(where: str, key: str, url: str, folder: Path) -> AsyncIterator[tuple[RedisStore, Namespace]]:
+    """A store of our own, and what the gateway's model has there for a caller."""
     async with AsyncClient(where, api_key=key) as client:
         served = (await client.model()).handshake
     space = Namespace(tenant_of(key), served.model_id, served.model_revision, served.tokenizer_fingerprint)
-    wanted = {tuple(text[at : at + 3]) for at in range(len(text) - 3)}
     store = RedisStore(url, read_keys(folder / "keys"), timeout_s=PATIENT_S)
     try:
-        async with asyncio.timeout(60):
-            while True:
-                contexts = {context for _, context in await all_rows(store, space)}
-                if wanted <= contexts and tuple(text) in await store.outputs(space):
-                    return
-                await asyncio.sleep(0.2)
+        yield store, space
     finally:
         await store.close()
 
