@@ -37,6 +37,12 @@ class Totals:
     prefill_ms: float = 0.0
     cached_tokens: int | None = None  # of the prompt, when its first pass began
 
+    def prompt_read(self, cached_tokens: int, spent_ms: float) -> None:
+        """A pass has read a part of the prompt, or nothing of it."""
+        if self.cached_tokens is None:
+            self.cached_tokens = cached_tokens
+        self.prefill_ms += spent_ms
+
 
 @dataclass(slots=True, eq=False)
 class HostedSession:

@@ -331,11 +331,8 @@ class VerifierHost:
                     error = Internal("the forward pass failed; see the verifier's log")
                 self.fail(session, error)
                 continue
-            if session.totals.cached_tokens is None:
-                session.totals.cached_tokens = min(outcome.cached_tokens, machine.prompt_length)
-            rows = outcome.prompt_rows + len(plan.tokens)
-            prompt_ms = share_ms * outcome.prompt_rows / rows if outcome.sampled is not None else share_ms
-            session.totals.prefill_ms += prompt_ms
+            prompt_ms = share_ms * outcome.prompt_share
+            session.totals.prompt_read(min(outcome.cached_tokens, machine.prompt_length), prompt_ms)
             if outcome.prompt_best:
                 session.prompt_observed.append((outcome.prompt_end, outcome.prompt_best))
             if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
@@ -399,6 +396,5 @@ PATIENCE_S = 1.0
 
 def _gives_way(session: HostedSession, now: float) -> bool:
     """In throughput mode a tip without guesses takes a row only where the batch has room."""
-    machine = session.machine
-    throughput = machine.mode is SpeculationMode.THROUGHPUT
-    return throughput and len(machine.tree) == 0 and now - session.ready_since < PATIENCE_S
+    throughput = session.machine.mode is SpeculationMode.THROUGHPUT
+    return throughput and len(session.machine.tree) == 0 and now - session.ready_since < PATIENCE_S

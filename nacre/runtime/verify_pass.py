@@ -95,6 +95,12 @@ class Outcome:
     prompt_end: int = 0
     hidden: Any = None  # float32 [plan rows, hidden], where the engine keeps them
 
+    @property
+    def prompt_share(self) -> float:
+        """The part of its rows that read the prompt."""
+        rows = self.prompt_rows + (len(self.item.plan.tokens) if self.sampled is not None else 0)
+        return self.prompt_rows / rows if rows else 0.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassResult:
