@@ -17,6 +17,7 @@ from nacre.drafting import method_names, needs_model
 from nacre.errors import InvalidArgument, NacreError, Unavailable
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.runtime.processes import Child, ChildSpec, Processes, with_flag
+from nacre.runtime.proposers import local_methods
 from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
 
 T = TypeVar("T")
@@ -97,7 +98,7 @@ def verifier_spec(options: StackOptions, number: int = 1) -> ChildSpec:
     )
     settings = load_settings(VerifierSettings, "verifier", arguments).settings
     if settings.local:
-        method_names(settings.local)  # an error now, not in a child
+        local_methods(settings.local)  # an error now, not in a child
     spec = ChildSpec(_numbered("verifier", number, options.verifiers), "verifier_service", arguments)
     return _on_cores(with_flag(spec, "--target", resolve(settings.target)), options.verifier_cores)
 

@@ -205,6 +205,7 @@ class FusionProposer:
                 for claimed, (rank, survival) in claims.items():
                     if claimed not in said:
                         self._vetoed[number].observe(rank, _VETOED * survival, claimed == token)
+        # Only now: a claim's company is judged above by the reputations from before this outcome.
         for number, claims in node.claims.items():
             self._reputations[number].learn(
                 (rank, survival, claimed == token) for claimed, (rank, survival) in claims.items()

@@ -52,14 +52,19 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     return BuiltProposer(_fused(sources), handshake)
 
 
-def build_local_proposer(method: str) -> Proposer:
-    """What guesses inside a verifier. Raises InvalidArgument for methods that need a model: they would hold it up."""
-    kinds = [(name, proposer_class(name)) for name in method_names(method)]
-    for name, kind in kinds:
-        if needs_model(name) or getattr(kind, "needs_datastore", False):
+def local_methods(method: str) -> tuple[str, ...]:
+    """The parts of a method that is to guess inside a verifier. Raises InvalidArgument for what cannot do so."""
+    names = method_names(method)
+    for name in names:
+        if needs_model(name) or getattr(proposer_class(name), "needs_datastore", False):
             what = "a model, which would hold up every pass" if needs_model(name) else "a corpus on disk"
             raise InvalidArgument(f"local is {method!r}; {name} needs {what}: run a drafter for it", param="local")
-    return _fused([_without_model(kind) for _, kind in kinds])
+    return names
+
+
+def build_local_proposer(method: str) -> Proposer:
+    """What guesses inside a verifier. Raises InvalidArgument as `local_methods` does."""
+    return _fused([_without_model(proposer_class(name)) for name in local_methods(method)])
 
 
 def _fused(sources: Sequence[Proposer]) -> Proposer:

@@ -30,6 +30,7 @@ def taken_port() -> Iterator[int]:
         (["up", "--network-delay-ms", "-1"], ["--network-delay-ms is -1", "from 0 to 60000"]),
         (["up", "--threads", "many"], ["--threads is many", "a whole number from 1 to 1024"]),
         (["up", "--method", "guesswork", "--target", "x"], ["guesswork", "choose one of", "lookup"]),
+        (["up", "--local", "suffix+model", "--target", "x"], ["model needs a model", "run a drafter for it"]),
         (["up", "--log-level", "loud"], ["--log-level is 'loud'", "debug, info, warning, error"]),
         (["generate"], ["Missing argument 'prompt'"]),
         (["generate", ""], ["the prompt is empty", "give"]),

@@ -51,6 +51,10 @@ def decode(ids: Sequence[int]) -> str:
     return tokenizer().decode(list(ids), skip_special_tokens=True)
 
 
+def text_of_choices(choices: Sequence[Choice]) -> str:
+    return decode([choice.token for choice in choices])
+
+
 def encode(text: str) -> list[int]:
     return tokenizer().encode(text).ids
 

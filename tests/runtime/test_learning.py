@@ -53,7 +53,8 @@ async def test_a_device_that_drafts_for_itself_learns_too() -> None:
             assert generation.statistics is not None
             told.append((list(generation.tokens), generation.statistics.passes))
     assert told[0][0] == told[1][0]
-    assert told[1][1] < told[0][1] < 48
+    # Whether it learnt enough *within* the first text to guess right there depends on who was faster.
+    assert told[1][1] < told[0][1]
 
 
 async def test_only_who_asks_is_told_and_nobody_is_told_too_much() -> None:
