@@ -26,6 +26,9 @@ from nacre.tree import DraftTree, Fate, Node
 
 #: Up to so many passes away a verifier is near; per pass beyond it, thresholds fall like this.
 _NEAR, _FAR = 0.5, 2.0
+#: Thresholds are for a session that could use so many rows. Where many sessions share the passes it gets fewer: then
+#: they rise, up to `_MOST_ASKED`, for what is unlikely now can be sent once the text has come nearer to it.
+_ROWS_ALONE, _MOST_ASKED = 8, 0.5
 #: Guesses that are not urgent may wait for company for so much of a pass: where the next pass could take many, a
 #: quarter; where many sessions share it and it could take one or two, as long as it lasts.
 _LEAST_WAIT, _ROWS_FOR_A_PASS = 0.25, 2
@@ -39,7 +42,7 @@ class DrafterLimits:
 
     `window_nodes` bounds its tree. A node is extended or sent only while its path survival is at least
     `least_survival`: work under a fork that will almost surely lose helps nobody. `least_sent_survival` is the same
-    for sending. Both fall with the distance of the verifier.
+    for sending. Both fall with the distance of the verifier, and rise where it has few rows for the session.
     """
 
     window_nodes: int = 256
@@ -186,6 +189,8 @@ class DrafterSession:
         """
         if survival <= 0:
             return -math.inf
+        if 0 < self._row_budget < _ROWS_ALONE:
+            survival = max(survival, min(_MOST_ASKED, survival * _ROWS_ALONE / self._row_budget))
         far = max(0.0, self.passes_away - _NEAR)
         return self._reach[self.tree.tip.id] + math.log2(survival / (1 + _FAR * far))
 

@@ -322,6 +322,23 @@ def test_where_tips_fill_the_passes_nothing_is_guessed_or_sent_until_there_is_ro
     assert len(session.frontier(4)) == 1
 
 
+def test_where_rows_are_few_only_what_is_likely_is_made_and_sent() -> None:
+    limits = DrafterLimits(window_nodes=16, least_survival=0.01, least_sent_survival=0.1)
+    for rows, made, sent in ((0, 3, 2), (8, 3, 2), (16, 3, 2), (4, 2, 1), (2, 2, 1)):
+        session = opened(limits=limits)
+        session.committed(Commit(3, (1,), row_budget=rows))
+        placed = session.extend(session.tree.tip.id, [Guess(7, 0.7), Guess(8, 0.15), Guess(9, 0.015)])
+        assert sum(1 for node_id in placed if node_id) == made, rows
+        assert sum(len(draft.tokens) for draft in session.outbox()) == sent, rows
+
+
+def test_however_few_rows_there_are_a_sure_guess_is_sent() -> None:
+    session = opened(limits=DrafterLimits(window_nodes=16, least_survival=0.3, least_sent_survival=0.4))
+    session.committed(Commit(3, (1,), row_budget=2))
+    session.extend(session.tree.tip.id, [Guess(7, 0.55), Guess(8, 0.45)])
+    assert [draft.tokens for draft in session.outbox()] == [(7,)]
+
+
 def test_what_has_never_helped_is_not_sent_but_goes_on_being_compared() -> None:
     reputation = Reputation(usefulness=0.0)
     session = opened(reputation=reputation)
