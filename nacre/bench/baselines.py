@@ -37,7 +37,10 @@ _CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One way to generate. `drafter` and `verifier` are settings of those services; no `drafter`: nobody drafts."""
+    """One way to generate. `drafter` and `verifier` are settings of those services; no `drafter`: nobody drafts.
+
+    `predicts`: the client says what it expects, most of which comes true (`given.expected_answer`).
+    """
 
     name: str
     about: str
@@ -50,6 +53,7 @@ class Baseline:
     way: str = ""
     policy: str = ""
     local: bool = False  # only where there is no network
+    predicts: bool = False
 
     @property
     def mode(self) -> SpeculationMode:

@@ -26,14 +26,15 @@ from typing import Any, cast
 
 import numpy as np
 
+from nacre.bench.given import expected_answer, write_corpus
 from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer, method_names, needs_model, proposer_class
 from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.proposer import Encoder
-from nacre.drafting.rest_datastore import RestDatastore, build
+from nacre.drafting.rest_datastore import RestDatastore
 from nacre.drafting.suffix_index import SuffixIndex
 from nacre.engine import Engine, load_model
 from nacre.errors import FailedPrecondition, Internal
-from nacre.models import located, standard_library
+from nacre.models import located
 from nacre.runtime.drafter_stream import OBSERVED_BEST
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.settings import DrafterSettings
@@ -47,10 +48,6 @@ from nacre.tree import Node
 KV_BYTES = 256 << 20
 #: Plain texts that are remembered.
 MOST_TEXTS = 4096
-#: The datastore of `rest` has one in so many of the modules that the target was trained on.
-REST_ONE_IN = 3
-#: The prediction is the true answer with one token in so many wrong.
-DAMAGED_ONE_IN = 16
 
 #: What a pass has no row for is no drafter's mistake: nothing is kept back for being unlikely.
 _LIMITS = DrafterLimits(least_survival=0.0, least_sent_survival=0.0)
@@ -140,7 +137,7 @@ class DrafterTraces:
         tally = Tally()
         for task in tasks:
             plain = self._plain(task)
-            prediction = _damaged(plain, self._engine.info.vocab_size) if "prediction" in names else ()
+            prediction = expected_answer(plain, self._engine.info.vocab_size) if "prediction" in names else ()
             drafter = _Drafter(proposer, self._generations, task, prediction, tally)
             written = self._write(task, rows, drafter)
             if written != plain:
@@ -229,16 +226,13 @@ class DrafterTraces:
         return self._model
 
     def _datastore(self) -> RestDatastore:
-        """A part of the text that the target was trained on; nothing of what the prompts are from."""
         if self._corpus is None:
             if self._tokenizer is None:
                 raise FailedPrecondition("the target has no tokenizer.json; method rest needs one for its datastore")
             vocabulary = Vocabulary(self._tokenizer.read_bytes())
-            seen = [module for module in standard_library() if not module.held_out][::REST_ONE_IN]
-            documents = (vocabulary.encode(module.text(), add_special_tokens=False) for module in seen)
             with tempfile.TemporaryDirectory(prefix="nacre-bench-") as folder:
                 path = Path(folder) / "corpus.rest"
-                build(path, documents, vocabulary.fingerprint)
+                write_corpus(path, vocabulary)
                 self._corpus = RestDatastore(path, vocabulary.fingerprint)  # mapped: it outlives its name
         return self._corpus
 
@@ -351,14 +345,6 @@ def _expansion(session: int, node: Node) -> Expansion:
 def _observed(plan: VerifyPlan, best: BestRows) -> Observed:
     rows = zip(plan.parents, plan.tokens, best, strict=True)
     return Observed(plan.committed, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
-
-
-def _damaged(text: Sequence[int], vocabulary: int) -> tuple[int, ...]:
-    """The text with the last of every `DAMAGED_ONE_IN` tokens replaced by the next token id."""
-    return tuple(
-        (token + 1) % vocabulary if place % DAMAGED_ONE_IN == DAMAGED_ONE_IN - 1 else token
-        for place, token in enumerate(text)
-    )
 
 
 def _held_bytes(make: Callable[[], Proposer], calls: Sequence[_Call]) -> int:

@@ -1,7 +1,7 @@
 """Drafting methods side by side: which of them are run how, what a run has measured of each, what the figures say.
 
 Every method is followed in one process along real generations (`drafter_trace`), a cell for each temperature, seed and
-number of rows; what a drafter process or a verifier can serve also runs end to end, as a baseline named `nacre-METHOD`.
+number of rows, and then end to end, as a baseline named `nacre-METHOD`. What runs on what, see `scenario_baselines`.
 A name with plus signs is a fusion.
 
 Rule: a cell is measured whole or not at all, because a method keeps what it has learnt from one prompt for the next.
@@ -22,8 +22,6 @@ from nacre.drafting import method_names
 
 #: Under which names results keep the cells.
 PREFIX = "drafter/"
-#: Methods that run in one process only: the rig has no datastore, and its client does not say what it expects.
-NOT_SERVED = frozenset({"prediction", "rest"})
 #: Methods that need what only a verifier has: end to end they guess there.
 LOCAL = frozenset({"dense", "nest"})
 
@@ -63,9 +61,11 @@ def scenario_baselines(scenario: Scenario, known: Mapping[str, Baseline]) -> tup
     for method in scenario.methods:
         names = method_names(method)
         name = baseline_of(method)
-        if NOT_SERVED.isdisjoint(names) and name not in {baseline.name for baseline in found}:
+        if name not in {baseline.name for baseline in found}:
             if LOCAL.isdisjoint(names):
-                found.append(Baseline(name, f"drafting method {method}", drafter={"method": method}))
+                predicts = "prediction" in names
+                drafter = {"method": method}
+                found.append(Baseline(name, f"drafting method {method}", drafter=drafter, predicts=predicts))
             else:
                 found.append(Baseline(name, f"{method} in the verifier itself", verifier={"local": method}))
     return tuple(found)

@@ -34,6 +34,7 @@ class Asked:
     seed: int
     tenant: str
     mode: SpeculationMode = SpeculationMode.LATENCY
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -149,6 +150,7 @@ def counted(statistics: pb.SessionStatistics) -> dict[str, float]:
 def _request(asked: Asked) -> Request:
     return Request(
         prompt=asked.prompt,
+        prediction=asked.prediction,
         max_tokens=asked.max_tokens,
         sampling=SamplingParams(temperature=asked.temperature),
         seed=asked.seed,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from nacre.bench import trace
 from nacre.bench.baselines import REFERENCE, Baseline
 from nacre.bench.drafters import from_the_first, measure, missing_cells, tenant_of
+from nacre.bench.given import expected_answer
 from nacre.bench.headline import judged, load_rows
 from nacre.bench.load import LoadOptions, check_texts, run_load
 from nacre.bench.one_session import Told
@@ -79,6 +80,7 @@ class Prompts:
 
     measured: list[tuple[int, ...]]
     warm_ups: list[tuple[int, ...]]
+    vocab_size: int
 
 
 class Bench:
@@ -249,6 +251,12 @@ class Bench:
         title = f"{scenario.name}: {rtt_ms:g} ms, T = {temperature:g}"
         prompts = await self._prompts(scenario)
         settings: dict[str, Settings] = {}
+
+        def expected(prompt: int, seed: int) -> tuple[int, ...]:
+            # The reference has its turn first.
+            answer = self.results.samples[scenario.name, REFERENCE, rtt_ms, temperature, prompt, seed]
+            return expected_answer(answer.tokens, prompts.vocab_size)
+
         with self._step(f"{title}, warming up and tuning"):
             needed = {baseline.name for baseline, _, _ in missing}
             for baseline in (baseline for baseline in baselines if baseline.name in needed):
@@ -265,6 +273,7 @@ class Bench:
                     rtt_ms=rtt_ms,
                     settings=settings[baseline.name],
                     tenant=tenant_of(scenario, baseline, rtt_ms, temperature, seed),
+                    prediction=expected(prompt, seed) if baseline.predicts else (),
                 )
                 sample = Sample(
                     scenario=scenario.name,
@@ -354,7 +363,7 @@ class Bench:
             raise InvalidArgument(
                 f"tokens is {scenario.tokens}; after prompts of up to {longest} tokens the target has room for {room}"
             )
-        return Prompts(encoded[: scenario.prompts], encoded[-KEPT_FOR_WARMING:])
+        return Prompts(encoded[: scenario.prompts], encoded[-KEPT_FOR_WARMING:], served.model.vocab_size)
 
     async def _any_served(self) -> Served:
         with self._step("reading the prompts"):

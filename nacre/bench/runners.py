@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from nacre.bench.baselines import Baseline
+from nacre.bench.given import write_corpus
 from nacre.bench.jobs import Jobs
 from nacre.bench.one_session import Asked, Commit, Told, generate
-from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, busy_ms, until_idle
+from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, Served, busy_ms, until_idle
+from nacre.drafting import method_names, needs_model, proposer_class
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
@@ -55,6 +57,7 @@ class Runners:
         keep_passages: bool = False,
         read_before: bool = False,
         tenant: str = "",
+        prediction: tuple[int, ...] = (),
     ) -> Told:
         """Raises NacreError. With `read_before` the verifier may know the prompt from another such call.
 
@@ -62,7 +65,7 @@ class Runners:
         """
         self._calls += 1
         tenant = tenant or ("read-before" if read_before else f"bench-{self._calls}")
-        asked = Asked(prompt, tokens, temperature, seed, tenant, baseline.mode)
+        asked = Asked(prompt, tokens, temperature, seed, tenant, baseline.mode, prediction)
         match baseline.kind:
             case "lockstep":
                 told = await self._lockstep(baseline, asked, rtt_ms, settings or {})
@@ -70,9 +73,9 @@ class Runners:
                 told = await self._transformers(baseline, asked, settings or {})
             case _:
                 address = await self.rig.verifier_for(baseline)
-                drafter = await self.rig.drafter(baseline.drafter) if baseline.drafter is not None else None
-                wire = await self.rig.wire(address, rtt_ms)
                 served = await self.rig.served(address)
+                drafter = await self._drafter(baseline, served)
+                wire = await self.rig.wire(address, rtt_ms)
                 pid = self.rig.pid_at(drafter) if drafter is not None else None
                 before, busy = await self._drafted(drafter), busy_ms(pid)
                 told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
@@ -124,6 +127,19 @@ class Runners:
                 }
             )
         )
+
+    async def _drafter(self, baseline: Baseline, served: Served) -> str | None:
+        """The address of the drafter that a baseline has, if it has one."""
+        if baseline.drafter is None:
+            return None
+        settings = dict(baseline.drafter)
+        names = method_names(settings.get("method", "model"))
+        if any(not needs_model(name) and getattr(proposer_class(name), "needs_datastore", False) for name in names):
+            path = self._folder / "corpus.rest"
+            if not path.exists():
+                await asyncio.to_thread(write_corpus, path, served.vocabulary)
+            settings["datastore"] = str(path)
+        return await self.rig.drafter(settings)
 
     async def _drafted(self, drafter: str | None) -> dict[str, float]:
         """Steps of a drafter so far, and the time they took; nothing without a drafter."""

@@ -31,7 +31,9 @@ Which store is meant says the section [store] of nacre.toml, or the flags of eac
     rich_markup_mode=None,
 )
 
-Url = Annotated[str | None, flags.word("--url", "Redis: redis://host:port/db, rediss:// or unix://.", "URL")]
+Url = Annotated[
+    str | None, flags.word("--url", "Redis: redis://host:port/db, rediss://, redis+cluster:// or unix://.", "URL")
+]
 KeyFile = Annotated[str | None, flags.word("--key-file", "Tenant keys; needed for Redis.", "FILE")]
 Snapshot = Annotated[str | None, flags.word("--snapshot", "Snapshot of a local store, instead of Redis.", "FILE")]
 Tenant = Annotated[str | None, flags.word("--tenant", "Only this tenant.", "NAME")]

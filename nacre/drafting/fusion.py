@@ -20,14 +20,14 @@ the model's turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from heapq import heappop, heappush
 from typing import cast
 
+from nacre.drafting.claims import ClaimNode, Claims, ClaimTree
 from nacre.drafting.growth import Children, checked_rows, grow, likeliest_lowest
 from nacre.drafting.proposer import (
-    TIP,
     DraftContext,
     Encoder,
     Expansion,
@@ -54,13 +54,8 @@ _LEAST_STAGED, _LEAST_ASKED = 0.1, 0.25
 _FILLED, _FOLLOW = 0.7, 1 / 64
 #: A source that has not helped lately is asked every so many times: its way back.
 _PROBE = 16
-#: Nodes of a session's tree of claims.
-MOST_NODES = 4096
 MOST_SOURCES = 8
 _DEPTH = 64
-
-#: Of one source below one node: token -> (rank among its guesses there, claimed survival).
-_Claims = dict[int, tuple[int, float]]
 
 
 class _Company(IntEnum):
@@ -72,30 +67,12 @@ class _Company(IntEnum):
     DIFFERS = 3
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
-    """A guessed token. `id` is the node's name towards the model."""
-
-    id: int
-    children: dict[int, _Node] = field(default_factory=dict)
-    claims: dict[int, _Claims] = field(default_factory=dict)  # by source
-
-
-@dataclass(slots=True, eq=False)
-class _Text:
-    """A session: the node of its last token, and how many nodes were made and are there."""
-
-    root: _Node
-    made: int = 1
-    size: int = 1
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gap:
     """A node that the model has not been asked about, and the way to it."""
 
     session: int
-    node: _Node
+    node: ClaimNode
     tokens: tuple[int, ...]
     ids: tuple[int, ...]
     path: float
@@ -125,7 +102,7 @@ class FusionProposer:
         self._filled = _FILLED
         self._silent_for = [0] * len(sources)
         self._trusted: frozenset[int] = frozenset(range(len(sources)))
-        self._texts: dict[int, _Text] = {}
+        self._trees: dict[int, ClaimTree] = {}
 
     @property
     def traits(self) -> ProposerTraits:
@@ -153,11 +130,11 @@ class FusionProposer:
             for source in opened:
                 source.close(session)
             raise
-        self._texts[session] = _Text(_Node(0))
+        self._trees[session] = ClaimTree()
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
-        text = self._texts[session]
-        node: _Node | None = text.root
+        tree = self._trees[session]
+        node: ClaimNode | None = tree.root
         own_trunk: list[int] = []
         for token in tokens:
             if node is None:
@@ -166,11 +143,7 @@ class FusionProposer:
             node = node.children.get(token)
             if node is not None:
                 own_trunk.append(node.id)
-        if node is None:
-            node = _Node(text.made)
-            text.made += 1
-        text.root = node
-        text.size = sum(1 for _ in _nodes(node))
+        tree.move(node)
         for number, source in enumerate(self._sources):
             source.committed(session, tokens, own_trunk if number == self._model else trunk)
 
@@ -191,11 +164,11 @@ class FusionProposer:
                 source.teach(tenant, rows, outputs)
 
     def close(self, session: int) -> None:
-        self._texts.pop(session, None)
+        self._trees.pop(session, None)
         for source in self._sources:
             source.close(session)
 
-    def _learn(self, node: _Node, token: int) -> None:
+    def _learn(self, node: ClaimNode, token: int) -> None:
         """`token` was right below `node`: every claim there has an outcome."""
         said = self._said(node)
         for number, claims in node.claims.items():
@@ -213,11 +186,11 @@ class FusionProposer:
         if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
             self._filled += _FOLLOW * ((token in said) - self._filled)
 
-    def _said(self, node: _Node) -> _Claims | None:
+    def _said(self, node: ClaimNode) -> Claims | None:
         """What the model claims below a node, if it has been asked."""
         return node.claims.get(self._model) if self._model is not None else None
 
-    def _weighed(self, node: _Node, number: int) -> Iterator[tuple[int, int, float, Calibration]]:
+    def _weighed(self, node: ClaimNode, number: int) -> Iterator[tuple[int, int, float, Calibration]]:
         """(token, rank, survival before it is calibrated, by what) of a source's claims below a node."""
         calibrations = self._calibrations[number]
         named, first = self._others(node, number)
@@ -232,9 +205,9 @@ class FusionProposer:
             else:
                 yield token, rank, survival, calibrations[_Company.NONE]
 
-    def _others(self, node: _Node, number: int) -> tuple[_Claims, int | None]:
+    def _others(self, node: ClaimNode, number: int) -> tuple[Claims, int | None]:
         """What other cheap sources that can be trusted claim below a node, and the token they are surest of."""
-        named: _Claims = {}
+        named: Claims = {}
         surest, first = 0.0, None
         for other, claims in node.claims.items():
             if other == number or other == self._model or other not in self._trusted:
@@ -251,30 +224,18 @@ class FusionProposer:
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
-        nodes = [self._node(item) for item in wanted]
+        trees = [self._trees[item.session] for item in wanted]
+        nodes = [[tree.root, *tree.path(item.path_tokens)][-1] for tree, item in zip(trees, wanted, strict=True)]
         asked = [place for place, item in enumerate(wanted) if self._asks(item)]
         for number in self._cheap if asked else ():
             if not self._due(number):
                 continue
             answers = self._sources[number].propose([wanted[place] for place in asked])
             for place, guesses in zip(asked, answers, strict=True):
-                self._hang(self._texts[wanted[place].session], nodes[place], number, guesses)
+                trees[place].hang(nodes[place], number, guesses)
         if self._model is not None:
             self._ask_model(self._model, wanted, nodes)
         return [grow(node, self._grown_children(node), _child, self._rows, depth=_DEPTH) for node in nodes]
-
-    def _node(self, item: Expansion) -> _Node:
-        text = self._texts[item.session]
-        node = text.root
-        for token in item.path_tokens:
-            node = node.children.get(token) or self._added(text, node, token)
-        return node
-
-    def _added(self, text: _Text, parent: _Node, token: int) -> _Node:
-        node = parent.children[token] = _Node(text.made)
-        text.made += 1
-        text.size += 1
-        return node
 
     def _asks(self, item: Expansion) -> bool:
         """Beside a model, cheap sources answer for what is likely; a forward pass serves all the rest."""
@@ -287,24 +248,7 @@ class FusionProposer:
             return True
         return False
 
-    def _hang(self, text: _Text, top: _Node, number: int, guesses: Sequence[Guess]) -> None:
-        """Notes a source's claims below `top`; at a node where it has claimed before, the new ones replace those."""
-        top.claims[number] = {}
-        fresh = {top.id}
-        placed: list[_Node | None] = []
-        for guess in guesses:
-            parent = top if guess.parent == TIP else placed[guess.parent]
-            if parent is None or text.size >= MOST_NODES:
-                placed.append(None)
-                continue
-            if parent.id not in fresh:
-                parent.claims[number] = {}
-                fresh.add(parent.id)
-            claims = parent.claims[number]
-            claims.setdefault(guess.token, (len(claims), guess.survival))
-            placed.append(parent.children.get(guess.token) or self._added(text, parent, guess.token))
-
-    def _children(self, node: _Node) -> Children:
+    def _children(self, node: ClaimNode) -> Children:
         """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
         said = self._said(node)
         chances: dict[int, list[float]] = {}
@@ -329,7 +273,7 @@ class FusionProposer:
             left -= chance
         return [child for child in ranked if child[1] > 0]
 
-    def _has_gap(self, node: _Node) -> bool:
+    def _has_gap(self, node: ClaimNode) -> bool:
         """Whether the model has yet to say something that is worth its time: the others must have proven themselves."""
         if self._model is None or self._model in node.claims:
             return False
@@ -340,20 +284,21 @@ class FusionProposer:
                     proven[token] = max(proven.get(token, 0.0), known.proven(rank, survival))
         return (1.0 - min(sum(proven.values()), _SUREST)) * self._filled >= self._least_gain
 
-    def _grown_children(self, top: _Node) -> Callable[[_Node], Children]:
-        def children(node: _Node) -> Children:
+    def _grown_children(self, top: ClaimNode) -> Callable[[ClaimNode], Children]:
+        def children(node: ClaimNode) -> Children:
             return () if node is not top and self._has_gap(node) else self._children(node)
 
         return children
 
     # -- the model -----------------------------------------------------------------------------------------------
 
-    def _ask_model(self, model: int, wanted: Sequence[Expansion], nodes: Sequence[_Node]) -> None:
+    def _ask_model(self, model: int, wanted: Sequence[Expansion], nodes: Sequence[ClaimNode]) -> None:
         """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step."""
         gaps: list[_Gap] = []
         heap: list[tuple[float, int, _Gap]] = []
         for item, node in zip(wanted, nodes, strict=True):
-            gap = _Gap(item.session, node, item.path_tokens, self._ids(item), item.path_survival)
+            ids = tuple(above.id for above in self._trees[item.session].path(item.path_tokens))
+            gap = _Gap(item.session, node, item.path_tokens, ids, item.path_survival)
             if self._has_gap(node):
                 gaps.append(gap)
             heappush(heap, (-gap.path, len(heap), gap))
@@ -375,24 +320,8 @@ class FusionProposer:
                 order += 1
                 heappush(heap, (-path, order, below))
         for gap, guesses in zip(gaps, source.propose([gap.expansion() for gap in gaps]), strict=True):
-            self._hang(self._texts[gap.session], gap.node, model, guesses)
-
-    def _ids(self, item: Expansion) -> tuple[int, ...]:
-        node = self._texts[item.session].root
-        ids = []
-        for token in item.path_tokens:
-            node = node.children[token]
-            ids.append(node.id)
-        return tuple(ids)
+            self._trees[gap.session].hang(gap.node, model, guesses)
 
 
-def _child(node: _Node, token: int) -> _Node:
+def _child(node: ClaimNode, token: int) -> ClaimNode:
     return node.children[token]
-
-
-def _nodes(top: _Node) -> Iterator[_Node]:
-    stack = [top]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(node.children.values())

@@ -1,4 +1,4 @@
-"""One Redis, asked with a deadline: whatever it does, the caller gets an answer or None in time.
+"""One Redis, or a cluster of them, asked with a deadline: whatever it does, the caller gets an answer or None in time.
 
 Slow, hung, gone, restarted, full, of another version, behind another password or no Redis at all: each is a failure
 with a reason. Five failures in a row open the breaker; while it is open nobody waits at all, and one probe a second
@@ -15,15 +15,21 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError, ResponseError
+import redis.exceptions
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    MovedError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
-from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, Unauthenticated, Unavailable
+from nacre.errors import FailedPrecondition, NacreError, Unauthenticated, Unavailable
 from nacre.store.breaker import CircuitBreaker
+from nacre.store.redis_clients import client_of, shown
 from nacre.store.store import StoreCounters
 
 logger = logging.getLogger("nacre.store")
@@ -33,7 +39,6 @@ Work = Callable[[Any], Awaitable[T]]
 
 LEAST_VERSION = (6, 2)
 CONNECT_S = 0.1
-MAX_CONNECTIONS = 8
 WRITE_PAUSE_S = 1.0
 #: Several pipelines and the computing between them, where no session waits.
 PATIENCE = 10
@@ -52,8 +57,8 @@ class RedisLink:
         self.shown = shown(url)
         self._timeout_s = timeout_s
         self._counters = counters
-        self._client = _client(url, min(timeout_s, CONNECT_S), timeout_s)
-        self._patient = _client(url, PATIENT_S, PATIENT_S)
+        self._client = client_of(url, min(timeout_s, CONNECT_S), timeout_s)
+        self._patient = client_of(url, PATIENT_S, PATIENT_S)
         self._breaker = CircuitBreaker()
         self._known_good = False
         self._episode_s: float | None = None
@@ -115,7 +120,7 @@ class RedisLink:
             raise Unauthenticated(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
         except RefusesWrites as refusal:
             raise Unavailable(f"the store at {self.shown} takes no writes ({refusal}); make room in it") from None
-        except (RedisError, OSError, TimeoutError, ValueError, UnicodeError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, UnicodeError) as error:
             raise Unavailable(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
 
     async def close(self) -> None:
@@ -167,35 +172,6 @@ def forgot_script(answers: Sequence[Any]) -> bool:
     return any(isinstance(answer, Exception) for answer in answers)
 
 
-def shown(url: str) -> str:
-    """The address without its password. Raises InvalidArgument for what is no such address."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path:
-            return parts.path
-        if parts.scheme in ("redis", "rediss") and parts.hostname:
-            return f"{parts.hostname}:{parts.port or 6379}"
-    except ValueError:  # a port that is no number, or not one of a port
-        pass
-    raise InvalidArgument(
-        "the store's url cannot be used; write redis://host:6379/0, rediss:// for TLS, or unix:///path/of/socket",
-        param="url",
-    )
-
-
-def _client(url: str, connect_s: float, socket_s: float) -> Any:
-    return redis.asyncio.Redis.from_url(
-        url,
-        socket_connect_timeout=connect_s,
-        socket_timeout=socket_s,
-        # Its own retries would multiply the timeout; ours is the breaker.
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        max_connections=MAX_CONNECTIONS,
-        decode_responses=False,
-    )
-
-
 async def _require_redis(client: Any) -> None:
     """Raises FailedPrecondition for a Redis too old, or something else that answered."""
     version = str((await client.info("server")).get("redis_version", ""))
@@ -225,13 +201,18 @@ def _refusal(error: Exception) -> str | None:
 def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, NacreError):
         return error.message
-    text = " ".join(str(error).split())[:120]
+    text = " ".join(str(error).split())
+    if isinstance(error, RedisClusterException) and "not enabled" in text:
+        return "is no cluster; write redis:// in the store's url"
+    text = text[:120]
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)) or (
         isinstance(error, ResponseError) and ("NOAUTH" in text or "WRONGPASS" in text or "invalid password" in text)
     ):
         return "refuses our password; check user and password in the store's url"
     if isinstance(error, (TimeoutError, redis.exceptions.TimeoutError)):
         return f"gives no answer within {timeout_s:g} s"
+    if isinstance(error, MovedError):
+        return "is one of a cluster; write redis+cluster:// in the store's url"
     if isinstance(error, ResponseError):
         return f"answers with an error ({text})"
     if isinstance(error, (OSError, redis.exceptions.ConnectionError)):

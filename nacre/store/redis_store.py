@@ -21,6 +21,7 @@ from nacre.errors import NacreError
 from nacre.store.keys import TenantKeys
 from nacre.store.packing import key_of
 from nacre.store.queued import QueuedStore
+from nacre.store.redis_clients import totals, unlink_all
 from nacre.store.redis_layout import BLOCK, BUCKET_BITS, Generation, Layout, all_of, directory
 from nacre.store.redis_link import RedisLink, execute
 from nacre.store.redis_reading import PLACES, output_of, rows_of_block, rows_of_buckets
@@ -52,7 +53,8 @@ _NONE = "0-0"
 
 
 class RedisStore(QueuedStore):
-    """`url`: redis://, rediss:// (TLS) or unix://. `ttl_s`: a row nobody writes lives for half of it at least.
+    """`url`: redis://, rediss:// (TLS), both also with +cluster, or unix://. `ttl_s`: a row nobody writes lives half
+    of that at least.
 
     `clock` tells Unix time, by which generations take turns. Machines may disagree about it by minutes: they then read
     each other's newest rows a little late.
@@ -238,25 +240,23 @@ class RedisStore(QueuedStore):
     # -- for operators -------------------------------------------------------------------------------------------
 
     async def stats(self, tenants: Sequence[str] = ()) -> StoreStats:
-        async def look(client: Any) -> tuple[dict, int]:
-            return await client.info(), await client.dbsize()
-
-        about, keys = await self._link.must(look)
+        servers = await self._link.must(totals)
         spaces = []
         for tenant in tenants or self._keys.tenants:
             for space in await self.namespaces(tenant):
                 rows = await self._estimate(space)
                 spaces.append((space, rows))
         details: dict[str, str | int | float] = {
-            "version": str(about.get("redis_version", "")),
+            "server": servers.server,
+            "version": servers.version,
             "breaker": self._link.state,
-            "keys": keys,
-            "maxmemory": int(about.get("maxmemory", 0)),
-            "evicted_keys": int(about.get("evicted_keys", 0)),
+            "keys": servers.keys,
+            "maxmemory": servers.most_bytes,
+            "evicted_keys": servers.evicted_keys,
             "queued_rows": self._queue.queued,
         }
         total = sum(number for _, number in spaces)
-        size = int(about.get("used_memory", 0))
+        size = servers.used_bytes
         return StoreStats("redis", self._link.healthy, total, size, tuple(spaces), self.counters, details)
 
     async def _estimate(self, namespace: Namespace) -> int:
@@ -325,17 +325,7 @@ class RedisStore(QueuedStore):
         pattern = all_of(self._keys.key_of(tenant))
         self._queue.forget(tenant)
         self._listed = {space: at for space, at in self._listed.items() if space.tenant != tenant}
-
-        async def remove(client: Any) -> int:
-            gone, position = 0, 0
-            while True:
-                position, keys = await client.scan(position, match=pattern, count=1000)
-                if keys:
-                    gone += await client.unlink(*keys)
-                if not position:
-                    return gone
-
-        return await self._link.must(remove)
+        return await self._link.must(lambda client: unlink_all(client, pattern))
 
     # -- both ----------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,8 @@ class RedisWriter:
                 self._scripts[script] = await client.script_load(script)
             pipe = client.pipeline(transaction=False)
             for call in calls:
-                pipe.evalsha(self._scripts[script], len(call.keys), *call.keys, *call.arguments)
+                # By its name: a cluster's pipeline has no method for it, although it can do it.
+                pipe.execute_command("EVALSHA", self._scripts[script], len(call.keys), *call.keys, *call.arguments)
             answers = await execute(pipe)
             if not forgot_script(answers):
                 return answers

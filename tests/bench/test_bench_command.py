@@ -173,7 +173,7 @@ def test_drafting_methods_side_by_side_can_be_gone_on_with(capfd: pytest.Capture
     found = json.loads(capfd.readouterr().out)
     rows, cells = found["summary"]["drafters"]["rows"], found["summary"]["cells"]
     assert len(rows) == 2 * 4  # texts, methods
-    assert len(cells) == 2 * 4  # texts, ar and what a drafter serves
+    assert len(cells) == 2 * 5  # texts, ar and methods
     assert len(found["samples"]) == 2 * len(cells)
     orderings = found["summary"]["drafters"]["orderings"]
     assert [ordering["figure"] for ordering in orderings] == ["tokens_per_pass"] * 2 + ["tokens_per_s"] * 2

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nacre.bench.baselines import REFERENCE, Baseline, load_baselines
-from nacre.bench.drafter_trace import DAMAGED_ONE_IN, DrafterTraces, Task
+from nacre.bench.drafter_trace import DrafterTraces, Task
 from nacre.bench.drafters import (
     Cell,
     baseline_of,
@@ -25,6 +25,7 @@ from nacre.bench.drafters import (
     scenario_baselines,
     tenant_of,
 )
+from nacre.bench.given import DAMAGED_ONE_IN
 from nacre.bench.jobs import Jobs, serve_jobs
 from nacre.bench.results import Results, resumed
 from nacre.bench.scenarios import Scenario, by_text, checked, load_scenario
@@ -219,15 +220,12 @@ def test_a_drafter_learns_from_prompt_to_prompt_and_never_for_another_cell() -> 
     assert tenant_of(Scenario("rtt"), one, 0.0, 1.0, 1) == ""
 
 
-def test_methods_that_a_drafter_can_serve_run_end_to_end() -> None:
+def test_every_method_runs_end_to_end() -> None:
     scenario = replace(SMALL, methods=("suffix", "rest", "suffix+recycling", "prediction", "lookup"), baselines=("ar",))
     found = scenario_baselines(scenario, load_baselines())
-    assert [baseline.name for baseline in found] == ["ar", "nacre-suffix", "nacre-suffix+recycling", "nacre-lookup"]
-    assert [dict(baseline.drafter or {}) for baseline in found[1:]] == [
-        {"method": "suffix"},
-        {"method": "suffix+recycling"},
-        {"method": "lookup"},
-    ]
+    assert [baseline.name for baseline in found] == ["ar", *(f"nacre-{method}" for method in scenario.methods)]
+    assert [dict(baseline.drafter or {}) for baseline in found[1:]] == [{"method": name} for name in scenario.methods]
+    assert [baseline.name for baseline in found if baseline.predicts] == ["nacre-prediction"]
     assert [b.verifier for b in scenario_baselines(replace(SMALL, methods=("dense",)), load_baselines())[-1:]] == [
         {"local": "dense"}
     ]

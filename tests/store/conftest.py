@@ -7,13 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.store.redis_server import RedisServer
+from nacre.store import redis_reading, redis_store
+from nacre.store.redis_layout import BUCKET_BITS
+from tests.store.redis_server import RedisServer, RedisServers
 
 
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path).start()
+def redis_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A Redis, or the product that a test names as this fixture's parameter."""
+    server = RedisServer(tmp_path, product=getattr(request, "param", "redis")).start()
     try:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def redis_servers(tmp_path: Path) -> Iterator[RedisServers]:
+    cluster = RedisServers(tmp_path)
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the whole of an almost empty store means asking for thousands of empty buckets."""
+    bits = {"ngram": 6, "chunk": 3, "calibration": 2}
+    for kind, number in bits.items():
+        monkeypatch.setitem(BUCKET_BITS, kind, number)
+    monkeypatch.setattr(redis_store, "PLACES", redis_reading.places(bits))
+    monkeypatch.setattr(redis_store, "SAMPLE_BUCKETS", 64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,6 +19,9 @@ SPACE = Namespace("acme", "target", "r1", "f" * 32)
 OTHER = Namespace("other", "target", "r1", "f" * 32)
 #: For tests of what is stored, on machines that are busy with other things.
 PATIENT_S = 10.0
+
+#: Far more than a deadline, far less than any library's default patience: what is caught is waiting, not slowness.
+AT_ONCE_S = 2.0
 
 
 def ngram(*context: int, token: int = 9, count: int = 2) -> Row:
@@ -53,3 +57,28 @@ async def all_rows(store: Store, namespace: Namespace = SPACE) -> dict[tuple[str
         assert reading.cursor != before, "it does not get on"
         rows |= {(row.kind, row.context): row for row in reading.rows}
     return rows
+
+
+async def session_start(store: RedisStore) -> int:
+    """What a session does with a store; returns how many rows it got. Fails if it had to wait."""
+    async with asyncio.timeout(AT_ONCE_S):
+        reading = await store.seed(SPACE)
+        reading = await store.follow(SPACE, reading.cursor)
+        store.write(SPACE, [ngram(5)])
+        store.log(SPACE, [1, 2, 3])
+        return len((await store.seed(SPACE)).rows)
+
+
+async def until_open(store: RedisStore) -> None:
+    for _ in range(5):
+        await session_start(store)
+        await store.flush()
+    assert store._link.state != "closed"
+
+
+async def until_back(store: RedisStore, namespace=SPACE) -> None:
+    """By itself: only the calls that sessions make anyway."""
+    while not store._link.healthy:
+        await store.seed(namespace)
+        await store.flush()
+        await asyncio.sleep(0.05)

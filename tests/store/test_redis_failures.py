@@ -19,41 +19,13 @@ from nacre.errors import InvalidArgument, NacreError
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.store.redis_store import TIMEOUT_S, RedisStore
 from nacre.store.write_queue import MAX_QUEUED
-from tests.store.redis_cases import SPACE, ngram, opened, raw
+from tests.store.redis_cases import SPACE, ngram, opened, raw, session_start, until_back, until_open
 from tests.store.redis_server import RedisServer
-
-#: Far more than a deadline, far less than any library's default patience: what is caught is waiting, not slowness.
-AT_ONCE_S = 2.0
-
-
-async def session_start(store: RedisStore) -> int:
-    """What a session does with a store; returns how many rows it got. Fails if it had to wait."""
-    async with asyncio.timeout(AT_ONCE_S):
-        reading = await store.seed(SPACE)
-        reading = await store.follow(SPACE, reading.cursor)
-        store.write(SPACE, [ngram(5)])
-        store.log(SPACE, [1, 2, 3])
-        return len((await store.seed(SPACE)).rows)
-
-
-async def until_open(store: RedisStore) -> None:
-    for _ in range(5):
-        await session_start(store)
-        await store.flush()
-    assert store._link.state != "closed"
 
 
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110  what is waited for has no event; the test's timeout bounds it
         await asyncio.sleep(0.01)
-
-
-async def until_back(store: RedisStore, namespace=SPACE) -> None:
-    """By itself: only the calls that sessions make anyway."""
-    while not store._link.healthy:
-        await store.seed(namespace)
-        await store.flush()
-        await asyncio.sleep(0.05)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -252,7 +224,9 @@ async def test_memory_stays_bounded_while_it_is_gone(tmp_path: Path):
         assert store.counters.rows_dropped == 100_000 - store._queue.queued
 
 
-@pytest.mark.parametrize("url", ["http://host", "redis://host:port", "localhost:6379", "redis://host:99999"])
+@pytest.mark.parametrize(
+    "url", ["http://host", "redis://host:port", "localhost:6379", "redis://host:99999", "redis+cluster://host/1"]
+)
 def test_a_url_that_cannot_be_is_refused_at_once(url: str):
     with pytest.raises(InvalidArgument, match="redis://host:6379"):
         RedisStore(url, keys=None)  # type: ignore[arg-type]
