@@ -38,10 +38,10 @@ from nacre.models import located
 from nacre.runtime.drafter_stream import OBSERVED_BEST
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.settings import DrafterSettings
-from nacre.runtime.verify_pass import BestRows, EngineSession, Outcome, PassItem, VerifyPass
+from nacre.runtime.verify_pass import EngineSession, Outcome, PassItem, VerifyPass
 from nacre.sampling import History, SamplingParams, completion_key
-from nacre.session import DrafterLimits, DrafterSession, Resolution, VerifierSession, VerifyPlan, open_session
-from nacre.session.observed import Observed, ObservedRow, observations_of, prompt_observations
+from nacre.session import DrafterLimits, DrafterSession, Resolution, VerifierSession, open_session
+from nacre.session.observed import Observed, observations_of, prompt_observations
 from nacre.text import Vocabulary
 from nacre.tree import Node
 
@@ -297,7 +297,8 @@ class _Drafter:
                 reading: list[int] = []
                 self._timed(reading, self._proposer.observed, self._number, prompt)
                 self.tally.open_ns[-1] += sum(reading)
-            seen = observations_of(tokens, _observed(plan, outcome.best))
+            observed = Observed.of_pass(plan.committed, plan.parents, plan.tokens, outcome.best)
+            seen = observations_of(tokens, observed)
             self._timed(spent, self._proposer.observed, self._number, seen)
         if traits.encodes:
             states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
@@ -340,11 +341,6 @@ def _expansion(session: int, node: Node) -> Expansion:
         ids.append(step.id)
         step = step.parent
     return Expansion(session, node.id, tuple(reversed(tokens)), tuple(reversed(ids)), survival)
-
-
-def _observed(plan: VerifyPlan, best: BestRows) -> Observed:
-    rows = zip(plan.parents, plan.tokens, best, strict=True)
-    return Observed(plan.committed, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
 
 
 def _held_bytes(make: Callable[[], Proposer], calls: Sequence[_Call]) -> int:

@@ -77,10 +77,9 @@ class HostedSession:
     _drafters_rest: bool = False  # they have been told that no guesses are wanted
     _unheard: int = 0  # commits that drafters who do not help have not been told of
 
-    @property
-    def observe(self) -> int:
-        """Best tokens that some listener, or the store, wants of each row."""
-        return max(self.kept_best, *self.observers.values(), 0)
+    def observe(self, *, keep: bool) -> int:
+        """Best tokens that some listener wants of each row or, if it is to `keep` some of this pass, the store."""
+        return max(self.kept_best if keep else 0, *self.observers.values(), 0)
 
     @property
     def ended(self) -> bool:

@@ -2,9 +2,10 @@
 
 Contradicted rows count as much as walked ones: what the target said there is true all the same.
 
-Rule: a pass costs a few references. Rows are made when the store's own task comes to them, in the share of time that is
-its own, and never if its queue is full by then. Invariant: a session is told of under its own tenant, and nothing goes
-to the public tier.
+Rule: a pass costs a few references, and finding the best tokens no more than `SEARCH_SHARE` of the time of passes:
+where it takes longer, some passes are not looked at. Rows are made when the store's own task comes to them, in the
+share of time that is its own, and never if its queue is full by then. Invariant: a session is told of under its own
+tenant, and nothing goes to the public tier.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from nacre.session.observed import Observed, ObservedRow
 from nacre.store import PUBLIC, Namespace, Row, Store
 from nacre.store.rows import MAX_CONTEXT, MAX_ENTRIES, MAX_WEIGHT, Entry
 
+#: Of the time of passes, for finding what is kept of them; and seconds of it that can be saved up.
+SEARCH_SHARE, MOST_SAVED_S = 0.004, 0.25
 #: Best tokens of each row that are kept.
 KEPT_BEST = MAX_ENTRIES
 #: Tenants whose namespaces are at hand; the one named first gives way.
@@ -33,10 +36,20 @@ class StoreWriter:
         self._names = (target, revision, tokenizer_fingerprint)
         Namespace("any", *self._names)
         self._namespaces: dict[str, Namespace | None] = {}
+        self._saved_s = MOST_SAVED_S
 
     def keeps(self, tenant: str) -> bool:
         """Whether what sessions of a tenant teach may be stored."""
         return self.namespace_of(tenant) is not None
+
+    @property
+    def wants(self) -> bool:
+        """Whether the best tokens of the next pass are worth finding; what others ask for can be kept anyway."""
+        return self._saved_s >= 0
+
+    def passed(self, seconds: float, searching_s: float) -> None:
+        """A pass took `seconds`, `searching_s` of them to find best tokens."""
+        self._saved_s = min(MOST_SAVED_S, self._saved_s + SEARCH_SHARE * seconds - searching_s)
 
     def settled(self, tenant: str, tokens: Sequence[int], observed: Observed) -> None:
         """A pass of a session was resolved; `tokens` is all its text. The first two tokens of a text teach nothing."""

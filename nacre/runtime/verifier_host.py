@@ -12,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -24,9 +24,9 @@ from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.store_writer import KEPT_BEST, StoreWriter
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
-from nacre.session import Received, SpeculationMode, VerifierSession, VerifyPlan
+from nacre.session import Received, SpeculationMode, VerifierSession
 from nacre.session.messages import Draft
-from nacre.session.observed import Observed, ObservedRow
+from nacre.session.observed import Observed
 
 log = logging.getLogger("nacre.verifier")
 
@@ -297,6 +297,7 @@ class VerifierHost:
         ready = ready[: self.limits.budget.pass_rows]
         rows = self.pacer.share([session.machine.tree for session in ready]).rows
         self._offer = self.pacer.offer(max(1, len(ready)))
+        keep = self._writer is not None and self._writer.wants
         for session in ready:
             session.totals.started += 1
         return [
@@ -306,7 +307,7 @@ class VerifierHost:
                 session.machine,
                 session.machine.plan(count),
                 (now - session.ready_since) * 1e3,
-                session.observe,
+                session.observe(keep=keep),
                 session.observe_prompt,
             )
             for session, count in zip(ready, rows, strict=True)
@@ -358,7 +359,9 @@ class VerifierHost:
             totals.accepted += resolution.matched
             totals.verify_ms += share_ms - prompt_ms
             session.last = resolution.commit
-            session.observed = _observed(plan, outcome.best) if outcome.best else None
+            session.observed = None
+            if outcome.best:
+                session.observed = Observed.of_pass(plan.committed, plan.parents, plan.tokens, outcome.best)
             if outcome.hidden is not None and self._local is not None:
                 session.states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
             if self._writer is not None and session.kept_best and session.observed is not None:
@@ -374,6 +377,8 @@ class VerifierHost:
                 self._retire(session)
             else:
                 session.announce()
+        if self._writer is not None:
+            self._writer.passed(result.duration_ms / 1e3, result.best_ms / 1e3)
         self.pacer.passed(
             now,
             rows=result.rows,
@@ -383,11 +388,6 @@ class VerifierHost:
         )
         if self._observe is not None:
             self._observe(result)
-
-
-def _observed(plan: VerifyPlan, best: Sequence[tuple[tuple[int, float], ...]]) -> Observed:
-    rows = zip(plan.parents, plan.tokens, best, strict=True)
-    return Observed(plan.committed, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
 
 
 #: A session in throughput mode lets others go first this long at most.

@@ -107,6 +107,7 @@ class PassResult:
     outcomes: tuple[Outcome, ...] = ()
     rows: int = 0
     duration_ms: float = 0.0
+    best_ms: float = 0.0  # of that, for the best tokens of rows
 
 
 @dataclass(slots=True)
@@ -128,6 +129,7 @@ class VerifyPass:
     engine: Engine
     chunk_rows: int = 256
     clock: Any = field(default=time.perf_counter)
+    _best_s: float = 0.0
 
     def run(
         self, items: Sequence[PassItem], resolved: Sequence[EngineSession], closing: Sequence[EngineSession]
@@ -136,7 +138,7 @@ class VerifyPass:
 
         Paths are committed before anything else: only a pass evicts, so a path's rows are still there.
         """
-        started = self.clock()
+        started, self._best_s = self.clock(), 0.0
         for session in resolved:
             if session.sequence is not None:
                 self.engine.advance(session.sequence, session._advance)
@@ -148,7 +150,7 @@ class VerifyPass:
         outcomes = self._run(list(items)) if items else []
         rows = sum(len(o.item.plan.tokens) if o.sampled is not None else 0 for o in outcomes)
         rows += sum(o.prompt_rows for o in outcomes)
-        return PassResult(tuple(outcomes), rows, (self.clock() - started) * 1e3)
+        return PassResult(tuple(outcomes), rows, (self.clock() - started) * 1e3, self._best_s * 1e3)
 
     def _run(self, items: list[PassItem]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -230,7 +232,12 @@ class VerifyPass:
         return outcomes
 
     def _best(self, logits: Any, count: int) -> BestRows:
-        return tuple(self.engine.best_tokens(logits, count)) if count and len(logits) else ()
+        if not count or not len(logits):
+            return ()
+        started = self.clock()
+        best = tuple(self.engine.best_tokens(logits, count))
+        self._best_s += self.clock() - started
+        return best
 
     def _part(self, item: PassItem, room: int) -> _Part:
         """The rows this session needs now: missing text, then its plan if all that text fits."""

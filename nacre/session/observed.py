@@ -34,6 +34,18 @@ class Observed:
     position: int
     rows: tuple[ObservedRow, ...]
 
+    @classmethod
+    def of_pass(
+        cls,
+        position: int,
+        parents: Sequence[int],
+        tokens: Sequence[int],
+        best: Sequence[tuple[tuple[int, float], ...]],
+    ) -> Observed:
+        """From a plan's rows and the best tokens of each."""
+        rows = zip(parents, tokens, best, strict=True)
+        return cls(position, tuple(ObservedRow(parent, token, top) for parent, token, top in rows))
+
     def of_best(self, most: int) -> Observed:
         """The same with at most `most` best tokens of each row: others may have asked for more."""
         if all(len(row.best) <= most for row in self.rows):

@@ -39,8 +39,8 @@ _SLICE = 128
 _PLACE = struct.Struct(f"<H{FIELD_BYTES}s")
 _ROW = struct.Struct(f"<H{FIELD_BYTES}sB{NONCE_BYTES}sH")
 _PRESENT = 1
-#: What the client library computes for a row, on top of what is measured: packing commands, parsing answers.
-CLIENT_S_PER_ROW = 15e-6
+#: What the client library computes for a row and for a command, on top of what is measured: packing, parsing, waking.
+CLIENT_S_PER_ROW, CLIENT_S_PER_COMMAND = 15e-6, 60e-6
 
 
 @dataclass(slots=True)
@@ -86,7 +86,8 @@ class RedisWriter:
         pipe.xadd(layout.delta, {BLOCK: block}, maxlen=DELTA_ENTRIES, approximate=True)
         pipe.pexpire(layout.delta, DELTA_MS)
         await execute(pipe)
-        self._spent(CLIENT_S_PER_ROW * len(rows))
+        commands = len(reads) + len(writes) + 2
+        self._spent(CLIENT_S_PER_ROW * len(rows) + CLIENT_S_PER_COMMAND * commands)
         return {
             key: rows[key]
             for slot, ones in zip(slots, done, strict=True)

@@ -15,7 +15,7 @@ from typing import Protocol
 from nacre.store.rows import Namespace, Row
 
 #: What a session reads at its start at most: about 3 ms of decoding on a small core.
-SEED_ROWS = 768
+SEED_ROWS = 256
 SEED_TOKENS = 16_384
 #: What one `follow` brings at most.
 PAGE_ROWS = 1024

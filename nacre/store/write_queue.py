@@ -28,7 +28,7 @@ MAX_QUEUED_OUTPUTS = 64
 #: Slices of one `flush`: more than a full queue has, and an end where other writers are always faster.
 MAX_ROUNDS = 256
 #: Of the time of its process, for everything that has to do with writing.
-SHARE = 0.01
+SHARE = 0.004
 
 Coalesced = dict[bytes, Row]
 Apply = Callable[[Namespace, Coalesced, list[tuple[int, ...]]], Awaitable[bool]]

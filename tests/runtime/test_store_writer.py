@@ -12,7 +12,7 @@ import pytest
 from nacre.engine import Engine, load_model
 from nacre.errors import InvalidArgument
 from nacre.runtime.hosted_session import HostedSession
-from nacre.runtime.store_writer import KEPT_BEST, StoreWriter
+from nacre.runtime.store_writer import KEPT_BEST, MOST_SAVED_S, SEARCH_SHARE, StoreWriter
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import History, SamplingParams
@@ -163,7 +163,7 @@ def guesses(*tokens: int) -> Callable[[VerifierHost, HostedSession], None]:
 
 async def test_a_verifier_writes_what_it_saw_and_the_text_is_the_same(engine: Engine) -> None:
     expected, plain = await generate(engine, None)
-    assert plain.observe == 0
+    assert plain.observe(keep=True) == 0
     store = Kept()
     wrong = (expected[0] + 1) % 257
     text, session = await generate(engine, store, act=guesses(wrong, 9, 9))
@@ -172,7 +172,7 @@ async def test_a_verifier_writes_what_it_saw_and_the_text_is_the_same(engine: En
     contexts = {row.context for _, rows in store.told for row in rows}
     assert {(5, 6, 7), (6, 7, expected[0]), tuple(expected[5:8])} <= contexts
     assert (6, 7, wrong) in contexts  # what was guessed wrongly teaches, too
-    assert session.observe == KEPT_BEST
+    assert session.observe(keep=True) == KEPT_BEST
     await store.flush()
     # From the second sighting on.
     before = store.counters.rows_written
@@ -187,7 +187,24 @@ async def test_a_verifier_writes_what_it_saw_and_the_text_is_the_same(engine: En
 async def test_a_tenant_that_may_not_be_stored_costs_nothing(engine: Engine) -> None:
     store = Kept()
     _, session = await generate(engine, store, tenant=PUBLIC)
-    assert (session.observe, store.told, store.logged) == (0, [], [])
+    assert (session.observe(keep=True), store.told, store.logged) == (0, [], [])
+
+
+def test_looking_for_best_tokens_keeps_to_its_share_of_the_time() -> None:
+    writer = StoreWriter(LocalStore(), *NAMES)
+    looked = 0
+    for _ in range(20_000):
+        looked += writer.wants
+        writer.passed(0.01, 0.001 if writer.wants else 0.0)
+    assert looked * 0.001 == pytest.approx(SEARCH_SHARE * 20_000 * 0.01 + MOST_SAVED_S, rel=0.01)
+
+
+async def test_a_pass_that_is_not_looked_at_is_not_kept(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StoreWriter, "wants", False)
+    store = Kept()
+    text, _ = await generate(engine, store)
+    assert store.told == []
+    assert store.logged == [(SPACE, tuple(text))]
 
 
 async def test_a_cancelled_session_is_logged_as_far_as_it_came_and_a_failed_one_is_not(engine: Engine) -> None:

@@ -189,7 +189,7 @@ async def test_a_snapshot_that_cannot_be_written_is_told_and_hurts_nobody(
 async def test_writing_goes_on_while_others_read():
     store = LocalStore()
     await store.start()
-    store.write(SPACE, [ngram(number) for number in range(400)])
-    while len((await store.seed(SPACE)).rows) < 400:  # noqa: ASYNC110  what is waited for has no event
+    store.write(SPACE, [ngram(number) for number in range(200)])
+    while len((await store.seed(SPACE)).rows) < 200:  # noqa: ASYNC110  what is waited for has no event
         await asyncio.sleep(0.01)
     await store.close()

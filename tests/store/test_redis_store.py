@@ -72,13 +72,13 @@ async def test_two_writers_at_once_lose_no_sighting(redis_server: RedisServer):
 
 async def test_many_rows_all_arrive_newest_first(redis_server: RedisServer):
     async with opened(redis_server.url) as verifier, opened(redis_server.url) as drafter:
-        await verifier.put(SPACE, [ngram(number % 97, number) for number in range(2500)])
+        await verifier.put(SPACE, [ngram(number % 97, number) for number in range(2100)])
         reading = await drafter.seed(SPACE)
         assert len(reading.rows) == SEED_ROWS
-        last_flush = range(2500 - 2500 % FLUSH_KEYS, 2500)  # smaller than a seed
+        last_flush = range(2100 - 2100 % FLUSH_KEYS, 2100)  # smaller than a seed
         assert {(number % 97, number) for number in last_flush} <= {row.context for row in reading.rows}
         rows = await all_rows(drafter)
-        assert {context for _, context in rows} == {(number % 97, number) for number in range(2500)}
+        assert {context for _, context in rows} == {(number % 97, number) for number in range(2100)}
 
 
 async def test_a_reader_whose_place_was_trimmed_is_told_to_seed_again(redis_server: RedisServer):
