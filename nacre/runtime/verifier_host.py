@@ -128,8 +128,8 @@ class VerifierHost:
         return session
 
     async def empty(self) -> None:
-        """Returns once no session is open."""
-        while self._sessions:
+        """Returns once no open session has its owner here: nothing is computed for one who is away."""
+        while any(session.owners for session in self._sessions.values()):
             self._emptied.clear()
             await self._emptied.wait()
 
@@ -150,6 +150,7 @@ class VerifierHost:
         session.owners -= 1
         if session.owners == 0:
             session.owner_lost_at = self._clock()
+            self._emptied.set()
 
     def join(self, session: HostedSession, method: str) -> int:
         """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
@@ -206,8 +207,7 @@ class VerifierHost:
         if self._writer is not None and session.kept_best and session.failure is None:
             self._writer.ended(session.engine.tenant, session.machine.tokens[session.machine.prompt_length :])
         session.announce()
-        if not self._sessions:
-            self._emptied.set()
+        self._emptied.set()
         self._work.set()
 
     # -- the batch loop ------------------------------------------------------------------------------------------

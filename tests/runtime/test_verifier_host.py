@@ -74,6 +74,19 @@ async def test_sessions_together_write_what_each_writes_alone(engine: Engine) ->
         await host.empty()
 
 
+async def test_whoever_waits_for_the_end_does_not_wait_for_owners_who_are_away(engine: Engine) -> None:
+    async with running(engine) as host:
+        away, here = opened(host, [5, 6, 7]), opened(host, [5, 6, 8])
+        waiting = asyncio.create_task(host.empty())
+        host.owner_left(away)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        host.owner_left(here)
+        async with asyncio.timeout(60):
+            await waiting
+        assert host.session_count == 2, "they may come back for as long as there is anyone"
+
+
 async def test_what_a_prompt_costs_is_told_apart(engine: Engine) -> None:
     """A prompt of three chunks, again: all of it but an end of less than a step of the prefix cache is there. What the
     sessions wrote themselves is no prompt."""
