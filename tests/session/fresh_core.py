@@ -25,7 +25,9 @@ SUITE = (
     "tests.session.test_verifier_session",
     "tests.session.test_verifier_streams",
     "tests.session.test_verifier_replay",
+    "tests.session.drafter_steps",
     "tests.session.test_drafter_session",
+    "tests.session.test_drafter_thresholds",
 )
 
 

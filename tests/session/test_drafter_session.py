@@ -4,48 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nacre.drafting.proposer import TIP, Guess
+from nacre.drafting.proposer import Guess
 from nacre.errors import FailedPrecondition
 from nacre.pacing import Reputation
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor, survival_of
-
-TEXT = (50, 51, 52)
-LIMITS = DrafterLimits(window_nodes=16)
-
-
-def opened(
-    *,
-    window_nodes: int = 16,
-    end_position: int = 40,
-    limits: DrafterLimits = LIMITS,
-    reputation: Reputation | None = None,
-) -> DrafterSession:
-    return DrafterSession(
-        TEXT, end_position=end_position, limits=limits, window_nodes=window_nodes, reputation=reputation
-    )
-
-
-def chain(*tokens: int, survival: float = 0.5) -> list[Guess]:
-    return [Guess(token, survival, TIP if index == 0 else index - 1) for index, token in enumerate(tokens)]
-
-
-def rivals(*tokens: int, survival: float = 0.25) -> list[Guess]:
-    return [Guess(token, survival) for token in tokens]
-
-
-def paths(session: DrafterSession) -> set[tuple[int, ...]]:
-    return {tuple(node.path()) for node in session.tree.nodes()}
-
-
-def frontier(session: DrafterSession, count: int = 16) -> list[tuple[int, ...]]:
-    return [tuple(node.path()) for node in session.frontier(count)]
-
-
-def extend(session: DrafterSession, path: tuple[int, ...], guesses: list[Guess]) -> list[int]:
-    node = session.tree.tip
-    for token in path:
-        node = node.children[token]
-    return session.extend(node.id, guesses)
+from tests.session.drafter_steps import TEXT, chain, extend, frontier, opened, paths, rivals
 
 
 def test_a_session_needs_a_prompt() -> None:
@@ -293,74 +256,6 @@ def test_a_window_that_shrinks_below_what_is_in_flight_sends_nothing() -> None:
     session.outbox()
     session.committed(Commit(3, (1,), window_nodes=2))
     assert session.outbox() == []
-
-
-def test_what_is_too_unlikely_is_not_sent_until_the_tip_comes_near() -> None:
-    session = opened(limits=DrafterLimits(window_nodes=16, least_sent_survival=0.3))
-    extend(session, (), chain(1, 2, 3))
-    assert [draft.tokens for draft in session.outbox()] == [(1,)]
-    session.committed(Commit(3, (1,)))
-    assert [draft.tokens for draft in session.outbox()] == [(2,)]
-
-
-def test_far_from_the_verifier_less_likely_guesses_are_sent_too() -> None:
-    session = opened(limits=DrafterLimits(window_nodes=16, least_survival=0.01, least_sent_survival=0.3))
-    extend(session, (), chain(1, 2, 3))
-    session.passes_away = 0.5
-    assert [draft.tokens for draft in session.outbox()] == [(1,)]
-    session.passes_away = 2.0
-    assert [draft.tokens for draft in session.outbox()] == [(2, 3)]
-
-
-def test_where_tips_fill_the_passes_nothing_is_guessed_or_sent_until_there_is_room() -> None:
-    session = opened()
-    extend(session, (), chain(1, 2))
-    session.committed(Commit(3, (1,), row_budget=1))
-    assert session.outbox() == []
-    assert session.frontier(4) == []
-    session.committed(Commit(4, (2,), row_budget=4))
-    assert len(session.frontier(4)) == 1
-
-
-def test_where_rows_are_few_only_what_is_likely_is_made_and_sent() -> None:
-    limits = DrafterLimits(window_nodes=16, least_survival=0.01, least_sent_survival=0.1)
-    for rows, made, sent in ((0, 3, 2), (8, 3, 2), (16, 3, 2), (4, 2, 1), (2, 2, 1)):
-        session = opened(limits=limits)
-        session.committed(Commit(3, (1,), row_budget=rows))
-        placed = session.extend(session.tree.tip.id, [Guess(7, 0.7), Guess(8, 0.15), Guess(9, 0.015)])
-        assert sum(1 for node_id in placed if node_id) == made, rows
-        assert sum(len(draft.tokens) for draft in session.outbox()) == sent, rows
-
-
-def test_however_few_rows_there_are_a_sure_guess_is_sent() -> None:
-    session = opened(limits=DrafterLimits(window_nodes=16, least_survival=0.3, least_sent_survival=0.4))
-    session.committed(Commit(3, (1,), row_budget=2))
-    session.extend(session.tree.tip.id, [Guess(7, 0.55), Guess(8, 0.45)])
-    assert [draft.tokens for draft in session.outbox()] == [(7,)]
-
-
-def test_what_has_never_helped_is_not_sent_but_goes_on_being_compared() -> None:
-    reputation = Reputation(usefulness=0.0)
-    session = opened(reputation=reputation)
-    extend(session, (), chain(1, 2))
-    assert session.outbox() == []
-    session.committed(Commit(3, (1,)))
-    assert not reputation.hopeless
-    assert [draft.tokens for draft in session.outbox()] == [(2,)]
-
-
-def test_what_the_next_pass_would_take_is_urgent_and_the_rest_is_not() -> None:
-    session = opened()
-    assert not session.urgent
-    extend(session, (), chain(1))
-    assert session.urgent
-    session.outbox()
-    assert not session.urgent
-    session.committed(Commit(3, (1,), row_budget=2))
-    extend(session, (), chain(2, 3))
-    session.outbox()
-    extend(session, (2, 3), chain(4))  # with one row besides the tip's, a pass has better guesses
-    assert not session.urgent
 
 
 def test_what_a_commit_contradicts_is_never_sent() -> None:
