@@ -37,9 +37,9 @@ class ClaimTree:
         self._size = 1
 
     def path(self, tokens: Sequence[int]) -> list[ClaimNode]:
-        """The nodes along a path below the root, made where they were missing."""
+        """The nodes along a path, the root first, made where they were missing."""
         node = self.root
-        nodes = []
+        nodes = [node]
         for token in tokens:
             node = node.children.get(token) or self._add(node, token)
             nodes.append(node)

@@ -225,7 +225,7 @@ class FusionProposer:
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
         trees = [self._trees[item.session] for item in wanted]
-        nodes = [[tree.root, *tree.path(item.path_tokens)][-1] for tree, item in zip(trees, wanted, strict=True)]
+        nodes = [tree.path(item.path_tokens)[-1] for tree, item in zip(trees, wanted, strict=True)]
         asked = [place for place, item in enumerate(wanted) if self._asks(item)]
         for number in self._cheap if asked else ():
             if not self._due(number):
@@ -297,7 +297,8 @@ class FusionProposer:
         gaps: list[_Gap] = []
         heap: list[tuple[float, int, _Gap]] = []
         for item, node in zip(wanted, nodes, strict=True):
-            ids = tuple(above.id for above in self._trees[item.session].path(item.path_tokens))
+            _, *below_root = self._trees[item.session].path(item.path_tokens)
+            ids = tuple(one.id for one in below_root)
             gap = _Gap(item.session, node, item.path_tokens, ids, item.path_survival)
             if self._has_gap(node):
                 gaps.append(gap)
