@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nacre.errors import InvalidArgument
-from nacre.runtime.settings import setting
+from nacre.runtime.settings import Contradiction, setting
 
 #: Value of `chat_template` that asks for the built-in plain-text dialogue.
 PLAIN_CHAT_TEMPLATE = "plain"
@@ -72,6 +73,33 @@ class GatewaySettings:
     max_stops: int = setting(4, "most stop strings", least=1, most=64)
     max_stop_chars: int = setting(256, "longest stop string, in characters", least=1, most=65536)
     ping_s: float = setting(15.0, "seconds of silence after which a stream gets a comment line", least=0.05, most=600)
+
+    contradictions: ClassVar[tuple[Contradiction, ...]] = (
+        Contradiction(
+            "grpc_port",
+            "http_port",
+            lambda chosen: chosen.grpc_port == chosen.http_port != 0 and chosen.grpc_host == chosen.http_host,
+            "two listeners cannot share a port: change one of them",
+        ),
+        Contradiction(
+            "drafters_per_session",
+            "max_drafters",
+            lambda chosen: chosen.drafters_per_session > chosen.max_drafters,
+            "a generation that names no number would be refused: lower drafters_per_session or raise max_drafters",
+        ),
+        Contradiction(
+            "queue_timeout_s",
+            "max_queue",
+            lambda chosen: chosen.queue_timeout_s == 0 and chosen.max_queue > 0,
+            "who is to wait needs time to do so: raise queue_timeout_s or set max_queue to 0",
+        ),
+        Contradiction(
+            "failover_wait_s",
+            "poll_s",
+            lambda chosen: 0 < chosen.failover_wait_s < chosen.poll_s,
+            "the wait would be over before anyone looks: raise failover_wait_s, set it to 0 or lower poll_s",
+        ),
+    )
 
     def __post_init__(self) -> None:
         for name in ("verifiers", "drafters"):

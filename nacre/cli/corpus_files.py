@@ -1,4 +1,4 @@
-"""Text from files, folders and JSON lines, for a datastore.
+"""Text from files, folders and JSON lines, for a datastore or the public tier.
 
 Rules: a file that is named must be text, and is an error if it is not; what is found in a folder is left out and told.
 Hidden files and folders are not looked into. The list of files is made, and every named one looked at, before the first

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nacre.cli import options as flags
 from nacre.cli import store_build
+from nacre.cli.store_access import KeyFile, Snapshot, Url, in_store, put_rows, store_settings, tenants_of
 
 if TYPE_CHECKING:
+    from nacre.cli.served_model import ServedModel
     from nacre.store import Store
-
-T = TypeVar("T")
+    from nacre.store.portable import Section
 
 app = typer.Typer(
-    help="""Look into the store of what drafters learnt, carry it elsewhere, remove a tenant; build a datastore.
+    help="""Look into the store of what drafters learnt, carry it elsewhere, remove a tenant; fill it from a corpus.
 
 \b
   nacre store stats
   nacre store export rows.nacre --tenant acme
   nacre store purge --tenant acme
+  nacre store build docs src --public --target ./my-model
   nacre store build docs src --out corpus.rest
 
 Which store is meant says the section [store] of nacre.toml, or the flags of each command.
@@ -31,12 +32,8 @@ Which store is meant says the section [store] of nacre.toml, or the flags of eac
     rich_markup_mode=None,
 )
 
-Url = Annotated[
-    str | None, flags.word("--url", "Redis: redis://host:port/db, rediss://, redis+cluster:// or unix://.", "URL")
-]
-KeyFile = Annotated[str | None, flags.word("--key-file", "Tenant keys; needed for Redis.", "FILE")]
-Snapshot = Annotated[str | None, flags.word("--snapshot", "Snapshot of a local store, instead of Redis.", "FILE")]
 Tenant = Annotated[str | None, flags.word("--tenant", "Only this tenant.", "NAME")]
+_OTHERS = ("refuse", "adopt", "keep")
 
 
 @app.command("stats")
@@ -55,13 +52,17 @@ def stats(
     nacre store stats --url redis://127.0.0.1:6379/0 --key-file keys --json
     """
     from nacre.cli.output import print_json
+    from nacre.runtime.stores import tenant_keys
+    from nacre.store import PUBLIC
 
-    settings = _settings(url, key_file, snapshot, config)
+    settings = store_settings(url, key_file, snapshot, config)
 
     async def work(store: Store) -> Any:
-        return await store.stats([tenant] if tenant else ())
+        if tenant is not None or not settings.url:
+            return await store.stats([tenant] if tenant else ())
+        return await store.stats((*tenant_keys(settings).tenants, PUBLIC))  # Redis tells no names
 
-    told = _run(settings, work)
+    told = in_store(settings, work)
     if as_json:
         print_json(told.as_dict())
         return
@@ -94,11 +95,11 @@ def export(
     from nacre.store.packing import pack
     from nacre.store.portable import Section, write_file
 
-    settings = _settings(url, key_file, snapshot, config)
+    settings = store_settings(url, key_file, snapshot, config)
 
     async def work(store: Store) -> list[Section]:
         sections = []
-        for name in _tenants(store, settings, tenant):
+        for name in tenants_of(store, settings, tenant):
             for namespace in await store.namespaces(name):
                 rows: list[bytes] = []
                 with Steps().step(f"reading {namespace}") as advance:
@@ -108,7 +109,7 @@ def export(
                 sections.append(Section(namespace, rows, await store.outputs(namespace)))
         return sections
 
-    sections = _run(settings, work)
+    sections = in_store(settings, work)
     size = write_file(file, sections)
     done = {
         "file": str(file),
@@ -130,8 +131,12 @@ def import_(
         str | None, flags.word("--tenant", "Whose rows they become; default: as in the file.", "NAME")
     ] = None,
     model: Annotated[
-        str | None, flags.word("--model", "Refuse rows of another tokenizer than this model's.", "MODEL")
+        str | None,
+        flags.word("--model", "The target they are for; default: the verifier's, if settings name one.", "MODEL"),
     ] = None,
+    other_models: Annotated[
+        str, flags.one_of("--other-models", "What becomes of rows of another target or revision", _OTHERS)
+    ] = "refuse",
     url: Url = None,
     key_file: KeyFile = None,
     snapshot: Snapshot = None,
@@ -140,42 +145,43 @@ def import_(
 ) -> None:
     """Merge a file into the store, after its checksum was found right.
 
+    Rows are read only by drafters for the very target, revision and tokenizer they are kept for. So rows that are not
+    of the model are refused. `--other-models adopt` takes those of another target or revision as the model's own, as
+    after another training step; those of another tokenizer never are, their token ids mean other words.
+    `--other-models keep` asks nothing and keeps all rows as those of the model they are of: to move a whole store.
+
     \b
     nacre store import rows.nacre --model demo-target
+    nacre store import rows.nacre --model ./my-model-v2 --other-models adopt
     nacre store import corpus.nacre --tenant public
     """
-    import dataclasses
+    from nacre.cli.output import Steps, note, print_json
+    from nacre.cli.served_model import named_model
+    from nacre.errors import InvalidArgument
+    from nacre.store.portable import read_file, rows_of
 
-    from nacre.cli.output import Steps, print_json
-    from nacre.store.portable import fitting, read_file, rows_of
-
-    settings = _settings(url, key_file, snapshot, config)
-    fingerprint = _fingerprint(model) if model else None
+    settings = store_settings(url, key_file, snapshot, config)
     size = file.stat().st_size if file.is_file() else 0
     with Steps().step(f"checking {file}", size) if size > _LARGE_BYTES else nullcontext(_unseen) as advance:
         sections = list(read_file(file, progress=advance))
-    for place, section in enumerate(sections):
-        wanted = dataclasses.replace(
-            section.namespace,
-            tenant=tenant or section.namespace.tenant,
-            tokenizer_fingerprint=fingerprint or section.namespace.tokenizer_fingerprint,
-        )
-        sections[place] = fitting(section, wanted)
+    served = None if other_models == "keep" else named_model(model, config)
+    if served is None and other_models == "adopt":
+        raise InvalidArgument("--other-models adopt makes rows a model's own; say which with --model")
+    sections = [_fitted(section, tenant, served, adopt=other_models == "adopt") for section in sections]
 
     async def work(store: Store) -> int:
         total = 0
         for section in sections:
             rows = list(rows_of(section))
-            with Steps().step(f"merging {section.namespace}", len(rows)) as advance:
-                for at in range(0, len(rows), _PART):
-                    await store.put(section.namespace, rows[at : at + _PART])
-                    advance(len(rows[at : at + _PART]))
-                if section.outputs:
-                    await store.put(section.namespace, (), section.outputs)
+            await put_rows(store, section.namespace, rows, f"merging {section.namespace}")
+            if section.outputs:
+                await store.put(section.namespace, (), section.outputs)
             total += len(rows)
         return total
 
-    rows = _run(settings, work, changes=True)
+    rows = in_store(settings, work, changes=True)
+    if served is None and other_models == "refuse":
+        note("no model is named (--model), so it was not asked whether the rows fit one")
     done = {
         "file": str(file),
         "rows": rows,
@@ -186,6 +192,8 @@ def import_(
         print_json(done)
         return
     print(f"{rows:,} rows and {done['outputs']:,} outputs merged into {len(sections)} namespaces")
+    for section in sections:
+        print(f"  {section.namespace}")
 
 
 @app.command("purge")
@@ -204,14 +212,14 @@ def purge(
     """
     from nacre.cli.output import Steps, print_json
 
-    settings = _settings(url, key_file, snapshot, config)
+    settings = store_settings(url, key_file, snapshot, config)
 
     async def work(store: Store) -> int:
         await store.namespaces(tenant)  # what cannot be asked is told before anything is begun
         with Steps().step(f"removing what {tenant} has"):
             return await store.purge(tenant)
 
-    gone = _run(settings, work, changes=True)
+    gone = in_store(settings, work, changes=True)
     if as_json:
         print_json({"tenant": tenant, "removed": gone})
         return
@@ -247,80 +255,30 @@ app.command("build")(store_build.build)
 
 #: Files that take long enough to check for a bar.
 _LARGE_BYTES = 64 << 20
-#: Rows handed to the store at a time: what a progress bar moves by.
-_PART = 4096
 
 
 def _unseen(amount: int) -> None:
     """Progress of what is over before anyone looks."""
 
 
-def _settings(url: str | None, key_file: str | None, snapshot: str | None, config: str | None) -> Any:
-    from nacre.runtime.settings import StoreSettings, load_settings
+def _fitted(section: Section, tenant: str | None, served: ServedModel | None, *, adopt: bool) -> Section:
+    """The section as it goes into the store. Raises FailedPrecondition if it is not of the model."""
+    from dataclasses import replace
 
-    given = {"--url": url, "--key-file": key_file, "--snapshot": snapshot, "--config": config}
-    arguments = [word for flag, value in given.items() if value is not None for word in (flag, value)]
-    return load_settings(StoreSettings, "store", arguments, prog="nacre store").settings
+    from nacre.errors import FailedPrecondition
+    from nacre.store.portable import fitting
 
-
-def _run(settings: Any, work: Callable[[Store], Awaitable[T]], *, changes: bool = False) -> T:
-    import asyncio
-
-    async def all_of_it() -> T:
-        async with _opened(settings, changes) as store:
-            return await work(store)
-
-    return asyncio.run(all_of_it())
-
-
-@asynccontextmanager
-async def _opened(settings: Any, changes: bool) -> AsyncIterator[Store]:
-    """Redis, or the snapshot of a local store; that is written back whole if it was to be changed."""
-    from nacre.errors import InvalidArgument, NotFound
-    from nacre.runtime.stores import build_store, local_store
-
-    if settings.url:
-        store = build_store(settings)
-        try:
-            yield store
-        finally:
-            await store.close()
-        return
-    if not settings.snapshot:
-        raise InvalidArgument(
-            "the store is inside the processes that use it; set url or snapshot in [store] of nacre.toml, or --url"
-        )
-    local = local_store(settings)
-    try:
-        local.load()
-    except NotFound:
-        if not changes:
-            raise InvalidArgument(
-                f"there is no snapshot {settings.snapshot} yet; a service writes it when it stops, and every minute"
-            ) from None
-    yield local
-    if changes:
-        await local.save()
-
-
-def _tenants(store: Store, settings: Any, tenant: str | None) -> Sequence[str]:
-    """Those asked for, or all there are. Raises InvalidArgument where that cannot be known."""
-    from nacre.errors import InvalidArgument
-    from nacre.runtime.stores import tenant_keys
-    from nacre.store import PUBLIC, LocalStore
-
-    if tenant is not None:
-        return (tenant,)
-    if isinstance(store, LocalStore):
-        return store.tenants()
-    listed = tenant_keys(settings).tenants
-    if not listed:
-        raise InvalidArgument("the key file names no tenant and Redis tells none; say which with --tenant")
-    return (*listed, PUBLIC)
-
-
-def _fingerprint(model: str) -> str:
-    from nacre.cli.model_files import resolve
-    from nacre.ids import tokenizer_fingerprint
-
-    return tokenizer_fingerprint(Path(resolve(model)).expanduser() / "tokenizer.json")
+    found = section.namespace
+    if served is None:
+        return replace(section, namespace=replace(found, tenant=tenant or found.tenant))
+    wanted = served.namespace(tenant or found.tenant)
+    if found.tokenizer_fingerprint == wanted.tokenizer_fingerprint:
+        if adopt:
+            return replace(section, namespace=wanted)
+        if (found.target, found.revision) != (wanted.target, wanted.revision):
+            raise FailedPrecondition(
+                f"these rows are of {found.target}@{found.revision or '-'} and {served.source} is "
+                f"{wanted.target}@{wanted.revision or '-'}, whose drafters would never read them; the tokenizer is the "
+                "same: take them as its own with --other-models adopt, or name the right --model"
+            )
+    return fitting(section, wanted)

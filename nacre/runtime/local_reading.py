@@ -1,4 +1,5 @@
-"""What a verifier's local sources read from the store: what other verifiers saw, and this one before it was restarted.
+"""What a verifier's local sources read from the store: what other verifiers saw, this one before it was restarted, and
+the public tier.
 
 Rule: it happens beside the sessions. None waits for the store, and what was read is learnt a piece at a time, about a
 millisecond, with long pauses: the event loop belongs to the passes.

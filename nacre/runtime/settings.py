@@ -1,7 +1,8 @@
 """Settings: one frozen dataclass per service, parsed once at the edge.
 
 Layers, later ones win: defaults < TOML file < NACRE_<SERVICE>_<NAME> environment < command-line flags. Unknown keys are
-errors, and every value remembers where it came from (`nacre config show`).
+errors, and every value remembers where it came from (`nacre config show`). Each value has its bounds; two values
+that contradict each other are an error that names both.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import argparse
 import dataclasses
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from nacre.errors import InvalidArgument
 
@@ -23,6 +24,24 @@ T = TypeVar("T")
 def setting(default: Any, text: str, *, least: float | None = None, most: float | None = None) -> Any:
     """A dataclass field with its help text and bounds."""
     return field(default=default, metadata={"help": text, "least": least, "most": most})
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """Two settings that cannot both be as they are: `holds(settings)` tells, `why` ends with what to change."""
+
+    one: str
+    other: str
+    holds: Callable[[Any], bool]
+    why: str
+
+
+_ONE_PORT = Contradiction(
+    "metrics_port",
+    "grpc_port",
+    lambda chosen: chosen.metrics_port == chosen.grpc_port != 0,
+    "two listeners cannot share a port: change one of them",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,22 @@ class VerifierSettings:
     max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
     local: str = setting("", "methods without a model that guess in the verifier itself, joined by +; empty: none")
     log_level: str = setting("info", "debug, info, warning or error")
+
+    contradictions: ClassVar[tuple[Contradiction, ...]] = (
+        _ONE_PORT,
+        Contradiction(
+            "session_rows",
+            "pass_rows",
+            lambda chosen: chosen.session_rows > chosen.pass_rows,
+            "one session cannot have more rows than the whole pass: lower session_rows or raise pass_rows",
+        ),
+        Contradiction(
+            "local",
+            "session_rows",
+            lambda chosen: bool(chosen.local) and chosen.session_rows < 2,
+            "the tip takes the only row and no guess is ever verified: raise session_rows or leave local empty",
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -81,6 +116,22 @@ class DrafterSettings:
     )
     log_level: str = setting("info", "debug, info, warning or error")
 
+    contradictions: ClassVar[tuple[Contradiction, ...]] = (
+        _ONE_PORT,
+        Contradiction(
+            "least_sent",
+            "least_survival",
+            lambda chosen: chosen.least_sent < chosen.least_survival,
+            "what is never made cannot be sent: raise least_sent or lower least_survival",
+        ),
+        Contradiction(
+            "children",
+            "window_nodes",
+            lambda chosen: chosen.children > chosen.window_nodes,
+            "one position cannot have more guesses than the whole session: lower children or raise window_nodes",
+        ),
+    )
+
 
 @dataclass(frozen=True)
 class StoreSettings:
@@ -97,7 +148,17 @@ class StoreSettings:
         (), "tenants whose finished outputs are kept too, comma separated; * is everyone"
     )
     ttl_s: float = setting(86_400.0, "seconds after which a row in Redis that nobody writes is gone", least=60)
-    timeout_s: float = setting(0.05, "longest a session waits for Redis when it starts", least=0.005, most=1)
+    # A store further away than this is no help: no setting lets it hold up sessions for longer.
+    timeout_s: float = setting(0.05, "longest a session waits for Redis when it starts", least=0.005, most=0.05)
+
+    contradictions: ClassVar[tuple[Contradiction, ...]] = (
+        Contradiction(
+            "log_tenants",
+            "max_log_tokens",
+            lambda chosen: bool(chosen.log_tenants) and chosen.max_log_tokens == 0 and not chosen.url,
+            "no output could be kept: raise max_log_tokens or leave log_tenants empty",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +171,10 @@ class Loaded:
 
 
 def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None, *, prog: str | None = None) -> Loaded:
-    """Parses the layers for one service. Raises InvalidArgument naming the key and its origin; `--help` exits."""
+    """Parses the layers for one service. Raises InvalidArgument naming the key and its origin; `--help` exits.
+
+    `kind` may have `contradictions`, which are checked too.
+    """
     parser = _parser(kind, prog or f"nacre serve {section}")
     flags = vars(parser.parse_args(argv))
     config = flags.pop("config") or os.environ.get("NACRE_CONFIG", "")
@@ -135,7 +199,9 @@ def load_settings(kind: type[T], section: str, argv: Sequence[str] | None = None
         if value is not None:
             put(name, value, f"--{name.replace('_', '-')}")
     _check_bounds(kind, values, origins)
-    return Loaded(kind(**values), origins, config)
+    settings = kind(**values)
+    _check_contradictions(settings, origins)
+    return Loaded(settings, origins, config)
 
 
 def _parser(kind: type, prog: str) -> argparse.ArgumentParser:
@@ -146,11 +212,11 @@ def _parser(kind: type, prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file (default: ./nacre.toml if there is one)")
     for item in dataclasses.fields(kind):
-        shown = ",".join(item.default) if isinstance(item.default, tuple) else item.default
+        shown = _in_words(item.default)
         parser.add_argument(
             f"--{item.name.replace('_', '-')}",
             metavar=item.name.rsplit("_", 1)[-1].upper(),
-            help=f"{item.metadata['help']} (default: {shown if shown != '' else 'none'})".replace("%", "%%"),
+            help=f"{item.metadata['help']} (default: {shown})".replace("%", "%%"),
         )
     return parser
 
@@ -199,3 +265,18 @@ def _check_bounds(kind: type, values: Mapping[str, Any], origins: Mapping[str, s
         if too_small or too_large:
             bounds = f"at least {least}" if most is None else f"{least} to {most}"
             raise InvalidArgument(f"{origins[item.name]}: {item.name} is {value}; it must be {bounds}", param=item.name)
+
+
+def _check_contradictions(settings: Any, origins: Mapping[str, str]) -> None:
+    """On the values as they will be used: one that was given and a default can contradict each other, too."""
+    for found in getattr(settings, "contradictions", ()):
+        if found.holds(settings):
+            one, other = (
+                f"{name} is {_in_words(getattr(settings, name))} ({origins[name]})" for name in (found.one, found.other)
+            )
+            raise InvalidArgument(f"{one} and {other}; {found.why}", param=found.one)
+
+
+def _in_words(value: Any) -> str:
+    """A value as one writes it on the command line; an empty one is `none`."""
+    return (",".join(value) if isinstance(value, tuple) else str(value)) or "none"

@@ -23,7 +23,7 @@ COUNTED = {
     "outputs_logged": "Finished outputs written.",
     "flushes": "Times the queue was brought away.",
     "failures": "Questions without an answer, or with a wrong one.",
-    "skipped": "Questions not asked because the last ones had failed.",
+    "skipped": "Questions not asked: the last ones had failed, or too many were asked at once.",
     "episodes": "Times it went from good to bad.",
     "full": "Writes refused for want of room.",
     "reseeds": "Times a reader was away for too long and began anew.",

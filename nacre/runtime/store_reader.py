@@ -1,31 +1,64 @@
 """What a drafter reads from the store: the newest when a session of a tenant opens, then what is new, once a second.
 
-Rule: a session waits for one `seed`, which the store bounds, and only the first of its tenant here; everything else
-happens beside it, and never for a token. Invariants: at most `most` tenants are followed; a tenant without sessions is
-followed for `idle_s` more, so that the next session finds its tables as they should be.
+Beside a tenant's own rows it is taught the public tier of the same model, which is read once for all tenants here.
+
+Rule: a session waits for one `seed` of each, both at once, which the store bounds, and only the first of its tenant
+here; everything else happens beside it, and never for a token. Invariants: at most `most` tenants are followed; a
+tenant without sessions is followed for `idle_s` more, so that the next session finds its tables as they should be; no
+public row takes the place of one that the tenant's own readings have brought.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from nacre.drafting.per_tenant import MOST_TENANTS
 from nacre.drafting.rows import Row as TableRow
 from nacre.drafting.rows import weight_byte
 from nacre.errors import InvalidArgument
 from nacre.runtime.lessons import Teach
-from nacre.store import Cursor, Namespace, Reading, Row, Store
+from nacre.runtime.stores import warn_if_of_others
+from nacre.store import PUBLIC, Cursor, Namespace, Reading, Row, Store
 from nacre.store.rows import MAX_WEIGHT
+from nacre.store.store import SEED_TOKENS
 from nacre.v1 import session_pb2 as pb
 
 FOLLOW_S = 1.0
 IDLE_S = 60.0
+#: Public rows of a model that are kept for tenants who come later: half a kilobyte each.
+MOST_PUBLIC_ROWS = 1 << 15
+#: Models whose public tiers are remembered; the one first met gives way.
+MOST_PUBLIC_TIERS = 4
+#: Public rows that a tenant is taught at a time: some 16 ms of learning.
+PUBLIC_PAGE_ROWS = 512
+#: Contexts of its own that public rows are kept from; a tenant who has more is taught no more public rows.
+MOST_OWN_CONTEXTS = 1 << 14
 
 # The store keeps probabilities in steps of 1/255, tables their logarithms; 0 is nothing in both.
 _TABLE_WEIGHTS = (0, *(weight_byte(weight / MAX_WEIGHT) for weight in range(1, MAX_WEIGHT + 1)))
+
+
+@dataclass(slots=True, eq=False)
+class PublicTier:
+    """The public tier of one model as far as it has been read."""
+
+    namespace: Namespace
+    cursor: Cursor | None = None  # None: never read
+    rows: dict[tuple[int, ...], TableRow] = field(default_factory=dict)
+    outputs: deque[tuple[int, ...]] = field(default_factory=deque)
+
+    def take(self, rows: Sequence[TableRow], outputs: Sequence[tuple[int, ...]]) -> None:
+        """Keeps what was read: of rows the first `MOST_PUBLIC_ROWS`, of outputs the last `SEED_TOKENS` tokens."""
+        for row in rows:
+            if row[0] in self.rows or len(self.rows) < MOST_PUBLIC_ROWS:
+                self.rows[row[0]] = row
+        self.outputs.extend(outputs)
+        while sum(map(len, self.outputs)) > SEED_TOKENS:
+            self.outputs.popleft()
 
 
 @dataclass(slots=True, eq=False)
@@ -34,9 +67,26 @@ class Followed:
 
     namespace: Namespace
     tag: int
+    public: PublicTier
     cursor: Cursor | None = None  # None while the seed is under way
     sessions: int = 0
     idle_since_s: float = 0.0
+    own: set[int] = field(default_factory=set)  # hashes of contexts: two of one hash cost a public row
+    public_rows: deque[TableRow] = field(default_factory=lambda: deque(maxlen=MOST_PUBLIC_ROWS))  # not taught yet
+    public_outputs: list[tuple[int, ...]] = field(default_factory=list)
+
+    def hear(self, rows: Sequence[TableRow], outputs: Sequence[tuple[int, ...]]) -> None:
+        """There is more in the public tier."""
+        self.public_rows.extend(rows)
+        self.public_outputs.extend(outputs)
+
+    def next_public(self) -> tuple[list[TableRow], list[tuple[int, ...]]]:
+        """What to teach of the public tier now: outputs, and a page of rows but those the tenant has itself."""
+        page = [self.public_rows.popleft() for _ in range(min(PUBLIC_PAGE_ROWS, len(self.public_rows)))]
+        outputs, self.public_outputs = self.public_outputs, []
+        if len(self.own) >= MOST_OWN_CONTEXTS:
+            page = []
+        return [row for row in page if hash(row[0]) not in self.own], outputs
 
 
 class StoreReader:
@@ -60,6 +110,8 @@ class StoreReader:
         self._clock = clock
         # One verifier's tag of a tenant is not another's: each has tables of its own.
         self._followed: dict[tuple[Namespace, int], Followed] = {}
+        self._public: dict[Namespace, PublicTier] = {}
+        self._met_model = False
 
     @property
     def followed(self) -> int:
@@ -73,22 +125,24 @@ class StoreReader:
         tenants as can be followed have sessions; this one is told what there is now, and no more.
         """
         key = (namespace, tag)
-        followed = self._followed.get(key)
-        if followed is not None:
-            followed.sessions += 1
-            return followed
-        if not self._make_room():
-            self._pass_on(tag, await self._store.seed(namespace))
-            return None
-        followed = self._followed[key] = Followed(namespace, tag, sessions=1)
+        known = self._followed.get(key)
+        if known is not None:
+            known.sessions += 1
+            return known
+        followed = Followed(namespace, tag, self._public_tier(namespace), sessions=1)
+        fits = self._make_room()
+        if fits:
+            self._followed[key] = followed
         try:
-            reading = await self._store.seed(namespace)
+            reading = await self._first_reading(followed)
         except asyncio.CancelledError:
-            self._followed.pop(key, None)  # whoever came meanwhile is not followed: speed only
+            if fits:
+                self._followed.pop(key, None)  # whoever came meanwhile is not followed: speed only
             raise
         followed.cursor = reading.cursor
-        self._pass_on(tag, reading)
-        return followed
+        followed.hear(list(followed.public.rows.values()), followed.public.outputs)
+        self._pass_on(followed, reading)
+        return followed if fits else None
 
     def end(self, followed: Followed | None) -> None:
         """The session is over."""
@@ -103,16 +157,57 @@ class StoreReader:
             await self.follow()
 
     async def follow(self) -> None:
-        """One round over all tenants."""
+        """One round over all tenants, after one over the public tiers of their models."""
         for key, followed in list(self._followed.items()):
             if not followed.sessions and self._clock() - followed.idle_since_s > self._idle_s:
-                self._followed.pop(key, None)
-            elif followed.cursor is not None:
-                reading = await self._store.follow(followed.namespace, followed.cursor)
-                if reading.reseed:
-                    reading = await self._store.seed(followed.namespace)
+                del self._followed[key]
+        for public in dict.fromkeys(followed.public for followed in self._followed.values()):
+            if public.cursor is not None:
+                await self._read_on(public)
+        for followed in list(self._followed.values()):
+            if followed.cursor is not None:
+                reading = await self._after(followed.namespace, followed.cursor)
                 followed.cursor = reading.cursor
-                self._pass_on(followed.tag, reading)
+                self._pass_on(followed, reading)
+
+    async def _first_reading(self, followed: Followed) -> Reading:
+        """A tenant's first, and that of its model's public tier unless it is known: both at once."""
+        if not self._met_model:
+            self._met_model = True
+            await warn_if_of_others(self._store, followed.namespace)
+        if followed.public.cursor is not None:
+            return await self._store.seed(followed.namespace)
+        reading, _ = await asyncio.gather(self._store.seed(followed.namespace), self._read_on(followed.public))
+        return reading
+
+    async def _read_on(self, public: PublicTier) -> None:
+        """One reading more of a public tier, for those who follow it now and for those who come later."""
+        since = public.cursor
+        reading = await self._after(public.namespace, since)
+        if public.cursor is not since:  # another session's first reading was faster
+            return
+        public.cursor = reading.cursor
+        rows = table_rows(reading.rows)
+        public.take(rows, reading.outputs)
+        for followed in self._followed.values():
+            if followed.public is public and followed.cursor is not None:  # else it will hear all that is kept
+                followed.hear(rows, reading.outputs)
+
+    async def _after(self, namespace: Namespace, since: Cursor | None) -> Reading:
+        if since is not None:
+            reading = await self._store.follow(namespace, since)
+            if not reading.reseed:
+                return reading
+        return await self._store.seed(namespace)
+
+    def _public_tier(self, namespace: Namespace) -> PublicTier:
+        """That of a tenant's model."""
+        wanted = replace(namespace, tenant=PUBLIC)
+        if wanted not in self._public:
+            self._public[wanted] = PublicTier(wanted)
+            if len(self._public) > MOST_PUBLIC_TIERS:
+                del self._public[next(iter(self._public))]
+        return self._public[wanted]
 
     def _make_room(self) -> bool:
         """For one more; who has had no session for the longest time gives way."""
@@ -123,10 +218,16 @@ class StoreReader:
             del self._followed[min(idle, key=lambda item: item[0])[1]]
         return bool(idle)
 
-    def _pass_on(self, tag: int, reading: Reading) -> None:
+    def _pass_on(self, followed: Followed, reading: Reading) -> None:
+        """A tenant's own first: nothing of the public tier may keep it waiting, or take its place."""
         rows = table_rows(reading.rows)
+        if len(followed.own) < MOST_OWN_CONTEXTS:
+            followed.own.update(hash(context) for context, _ in rows)
         if rows or reading.outputs:
-            self._teach(tag, rows, reading.outputs)
+            self._teach(followed.tag, rows, reading.outputs)
+        public_rows, public_outputs = followed.next_public()
+        if public_rows or public_outputs:
+            self._teach(followed.tag, public_rows, public_outputs)
 
 
 def namespace_of(opened: pb.Opened) -> Namespace | None:
@@ -139,11 +240,10 @@ def namespace_of(opened: pb.Opened) -> Namespace | None:
 
 
 def table_rows(rows: Sequence[Row]) -> list[TableRow]:
-    """N-grams as drafting tables know them; other kinds, and tokens without weight, are left out."""
+    """Rows as drafting tables know them; tokens without weight, and rows of nothing else, are left out."""
     found = []
     for row in rows:
-        if row.kind == "ngram":
-            pairs = tuple([(token, _TABLE_WEIGHTS[weight]) for token, weight in row.entries if weight])
-            if pairs:
-                found.append((row.context, pairs))
+        pairs = tuple([(token, _TABLE_WEIGHTS[weight]) for token, weight in row.entries if weight])
+        if pairs:
+            found.append((row.context, pairs))
     return found

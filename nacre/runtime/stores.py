@@ -5,14 +5,17 @@ Rule: a service has a store if its settings say where: a url, or a snapshot. Els
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.runtime.settings import StoreSettings
-from nacre.store import LocalStore, Store
+from nacre.store import LocalStore, Namespace, Store
 from nacre.store.keys import TenantKeys, read_keys
+
+logger = logging.getLogger("nacre.store")
 
 
 @asynccontextmanager
@@ -63,6 +66,28 @@ def local_store(settings: StoreSettings) -> LocalStore:
         snapshot=Path(settings.snapshot).expanduser() if settings.snapshot else None,
         log_tenants=settings.log_tenants,
     )
+
+
+async def warn_if_of_others(store: Store, served: Namespace) -> None:
+    """Says so if a local store, which has its snapshot, has rows of other models only: nobody would notice otherwise.
+
+    To be called once it is known which model is served; whose rows they are does not matter.
+    """
+    if not isinstance(store, LocalStore):
+        return
+    kept = {_model_in(space) for space, rows in (await store.stats()).namespaces if rows}
+    if kept and _model_in(served) not in kept:
+        logger.warning(
+            "the snapshot has rows of %s and none of %s, which is served: they are not used; `nacre store import "
+            "--other-models adopt` takes exported rows of the same tokenizer as another model's",
+            ", ".join(sorted(kept)),
+            _model_in(served),
+        )
+
+
+def _model_in(space: Namespace) -> str:
+    """A namespace without its tenant."""
+    return f"{space.target}@{space.revision or '-'}/{space.tokenizer_fingerprint}"
 
 
 def tenant_keys(settings: StoreSettings) -> TenantKeys:

@@ -5,11 +5,10 @@
 """
 
 from nacre.store.local import LocalStore
-from nacre.store.rows import KINDS, PUBLIC, Namespace, Row, calibration, merged
+from nacre.store.rows import PUBLIC, Namespace, Row, merged
 from nacre.store.store import Cursor, Reading, Store, StoreCounters, StoreStats
 
 __all__ = [
-    "KINDS",
     "PUBLIC",
     "Cursor",
     "LocalStore",
@@ -19,6 +18,5 @@ __all__ = [
     "Store",
     "StoreCounters",
     "StoreStats",
-    "calibration",
     "merged",
 ]

@@ -48,5 +48,5 @@ class CircuitBreaker:
         self._probing = False
 
     def abandoned(self) -> None:
-        """Leave was given and nothing was learnt: a caller went away."""
+        """Leave was given and nothing was learnt: a caller went away, or had no turn."""
         self._probing = False

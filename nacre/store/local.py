@@ -1,10 +1,10 @@
 """The default store: in this process, in bounded memory, with a snapshot on disk if one is asked for.
 
-Rows are kept packed, in the order in which they were last written. Each namespace has two generations: writing moves
-a row into the young one; when the store is full, the largest namespace's old generation goes and the young becomes
-the old. So what nobody writes any more is forgotten in two steps, and one tenant's flood costs its own rows first.
+Rows are kept packed, in the order in which they were last written. When the store is full, the largest namespace
+forgets what was written to it longest ago, as much as is too much and a small share besides. So what is still written
+stays, and one tenant's flood costs its own rows first.
 
-Invariant: never more than `max_rows` rows and `max_log_tokens` logged tokens, whatever is written.
+Invariant: never more than `max_rows` rows and `max_log_tokens` logged tokens, whatever is written or loaded.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from nacre.errors import FailedPrecondition, InvalidArgument, NacreError, NotFound
-from nacre.store.packing import key_in, key_of, pack, unpack
+from nacre.errors import FailedPrecondition, NacreError, NotFound
+from nacre.store.packing import key_in, pack, unpack
 from nacre.store.portable import Section, read_file, write_file
 from nacre.store.queued import QueuedStore
 from nacre.store.rows import Namespace, Row, merged
 from nacre.store.store import PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreStats
-from nacre.store.write_queue import Coalesced
+from nacre.store.write_queue import Coalesced, coalesced
 
 logger = logging.getLogger("nacre.store")
 
@@ -37,36 +37,35 @@ SNAPSHOT_S = 60.0
 #: Of a packed row in a dict: two bytes objects and a slot, measured.
 ROW_BYTES = 215
 _SLICE = 64
+#: One in so many rows is forgotten when a store is full. A dict finds its first key by walking past those that were
+#: deleted before it, so forgetting one row at a time would cost a walk through all of them for each.
+_SHARE = 64
 
 
 @dataclass(slots=True)
 class _Table:
     """One namespace. Dicts remember the order of writing: a row that is written again moves to the end."""
 
-    young: dict[bytes, bytes] = field(default_factory=dict)
-    old: dict[bytes, bytes] = field(default_factory=dict)
+    rows: dict[bytes, bytes] = field(default_factory=dict)
     outputs: deque[tuple[int, tuple[int, ...]]] = field(default_factory=deque)
     tokens: int = 0
     deltas: deque[tuple[int, bytes]] = field(default_factory=lambda: deque(maxlen=MAX_DELTAS))
 
     def __len__(self) -> int:
-        return len(self.young) + len(self.old)
+        return len(self.rows)
 
     def newest_first(self) -> Iterator[bytes]:
-        yield from reversed(self.young.values())
-        yield from reversed(self.old.values())
+        return reversed(self.rows.values())
 
     def put(self, key: bytes, row: Row, number: int) -> None:
-        before = self.young.pop(key, None) or self.old.pop(key, None)
-        self.young[key] = pack(row if before is None else merged(unpack(before), row))
+        before = self.rows.pop(key, None)
+        self.rows[key] = pack(row if before is None else merged(unpack(before), row))
         self.deltas.append((number, key))
 
-    def age(self) -> None:
-        """Forgets a generation: the old one, or the young one becomes it."""
-        if self.old:
-            self.old = {}
-        else:
-            self.old, self.young = self.young, {}
+    def forget(self, number: int) -> None:
+        """So many rows, those written longest ago."""
+        for key in list(islice(self.rows, number)):
+            del self.rows[key]
 
 
 class LocalStore(QueuedStore):
@@ -162,14 +161,14 @@ class LocalStore(QueuedStore):
         for section in read_file(path):
             table = self._table(section.namespace)
             for packed in section.rows:
-                table.young[key_in(packed)] = packed
+                table.rows[key_in(packed)] = packed
             for output in section.outputs:
                 self._log(table, output)
             self._make_room()
 
     def _sections(self) -> list[Section]:
         return [
-            Section(space, [*table.old.values(), *table.young.values()], [tokens for _, tokens in table.outputs])
+            Section(space, list(table.rows.values()), [tokens for _, tokens in table.outputs])
             for space, table in self._tables.items()
         ]
 
@@ -203,7 +202,7 @@ class LocalStore(QueuedStore):
         for number, key in table.deltas:
             if number > known and len(keys) < PAGE_ROWS:
                 keys[key] = known = number
-        packed = [table.young.get(key) or table.old.get(key) for key in keys]
+        packed = [table.rows.get(key) for key in keys]
         rows = [unpack(row) for row in packed if row is not None]
         backfill = since.backfill
         if backfill >= 0:
@@ -245,15 +244,19 @@ class LocalStore(QueuedStore):
             most.tokens -= len(most.outputs.popleft()[1])
 
     def _table(self, namespace: Namespace) -> _Table:
-        table = self._tables.pop(namespace, None) or _Table()
+        table = self._tables.pop(namespace, None)
+        if table is None:  # one that has outputs and no rows yet is empty, and known
+            table = _Table()
         self._tables[namespace] = table  # last used last
         while len(self._tables) > MAX_NAMESPACES:
             del self._tables[next(iter(self._tables))]
         return table
 
     def _make_room(self) -> None:
-        while sum(map(len, self._tables.values())) > self._max_rows:
-            max(self._tables.values(), key=len).age()
+        while (over := sum(map(len, self._tables.values())) - self._max_rows) > 0:
+            largest = max(self._tables.values(), key=len)
+            # Half at most: then another may be the largest.
+            largest.forget(max(1, len(largest) // _SHARE, min(over, len(largest) // 2)))
 
     # -- for operators -------------------------------------------------------------------------------------------
 
@@ -278,23 +281,16 @@ class LocalStore(QueuedStore):
 
     async def pages(self, namespace: Namespace) -> AsyncIterator[Sequence[Row]]:
         table = self._tables.get(namespace)
-        packed = iter([*table.old.values(), *table.young.values()] if table else ())
+        packed = iter(() if table is None else list(table.rows.values()))
         while page := list(islice(packed, PAGE_ROWS)):
             yield [unpack(row) for row in page]
 
     async def outputs(self, namespace: Namespace) -> tuple[tuple[int, ...], ...]:
         table = self._tables.get(namespace)
-        return tuple(tokens for _, tokens in table.outputs) if table else ()
+        return () if table is None else tuple(tokens for _, tokens in table.outputs)
 
     async def put(self, namespace: Namespace, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]] = ()) -> None:
-        together: Coalesced = {}
-        for row in rows:
-            try:
-                key = key_of(row)
-                together[key] = merged(together[key], row) if key in together else row
-            except (KeyError, OverflowError):
-                raise InvalidArgument(f"a row of kind {row.kind!r} cannot be kept") from None
-        await self._apply(namespace, together, list(outputs))
+        await self._apply(namespace, coalesced(rows), list(outputs))
 
     async def purge(self, tenant: str) -> int:
         gone = 0

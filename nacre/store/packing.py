@@ -1,12 +1,12 @@
-"""Rows as bytes: at most 44 for an n-gram, so that a Redis hash of them stays packed.
+"""Rows as bytes: at most 44, so that a Redis hash of them stays packed.
 
-    head      1 byte: kind (2 bits), context length (2 bits), number of entries (4 bits)
+    head      1 byte: kind (2 bits, always 0), context length (2 bits), number of entries (4 bits)
     count     2 bytes
     context   3 bytes a token
-    entries   4 bytes each: token and weight; a run is its length, its weight and 3 bytes a token
+    entries   4 bytes each: token and weight
 
 Everything is little-endian. Rule: `unpack` accepts exactly what `pack` makes; anything else is a ValueError, never a
-row of wrong length. Invariant: `unpack(pack(row)) == row`.
+row of wrong length or of another kind. Invariant: `unpack(pack(row)) == row`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,22 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from nacre.store.rows import KINDS, MAX_CONTEXT, MAX_ENTRIES, MAX_RUN, Row, check
+from nacre.store.rows import MAX_CONTEXT, MAX_ENTRIES, NGRAM, Row, check
 
-_NUMBER = {kind: number for number, kind in enumerate(KINDS)}
 _ENTRIES = [struct.Struct(f"<{number}I") for number in range(MAX_ENTRIES + 1)]
-#: (first byte, size) -> kind, context length, and how to read the rest, of rows whose entries are tokens.
+#: (first byte, size) -> context length, and how to read the rest.
 _SHAPES = {
-    (_NUMBER[kind] << 6 | length << 4 | number, 3 + 3 * length + 4 * number): (
-        kind,
-        length,
-        struct.Struct("<H" + "HB" * length + f"{number}I"),
-    )
-    for kind in ("ngram", "calibration")
+    (length << 4 | number, 3 + 3 * length + 4 * number): (length, struct.Struct("<H" + "HB" * length + f"{number}I"))
     for length in range(1, MAX_CONTEXT + 1)
     for number in range(1, MAX_ENTRIES + 1)
 }
 _LENGTH = struct.Struct("<H")
-MAX_ROW_BYTES = 3 + 3 * 3 + MAX_ENTRIES * (2 + 3 * MAX_RUN)
+MAX_ROW_BYTES = 3 + 3 * MAX_CONTEXT + 4 * MAX_ENTRIES
 
 
 def key_of(row: Row) -> bytes:
-    """What two rows have in common if they are to be merged: kind and context."""
-    return bytes((_NUMBER[row.kind] << 6 | len(row.context) << 4,)) + _tokens(row.context)
+    """What two rows have in common if they are to be merged: the context."""
+    return bytes((len(row.context) << 4,)) + _tokens(row.context)
 
 
 def key_in(packed: bytes) -> bytes:
@@ -47,11 +41,8 @@ def key_in(packed: bytes) -> bytes:
 
 def pack(row: Row) -> bytes:
     """Raises InvalidArgument for a row that cannot be kept."""
-    kind, context, entries, count, runs = check(row)
-    head = _NUMBER[kind] << 6 | len(context) << 4 | len(entries or runs)
-    start = bytes((head, count & 0xFF, count >> 8)) + _tokens(context)
-    if runs:
-        return start + b"".join(bytes((len(run), weight)) + _tokens(run) for run, weight in runs)
+    _, context, entries, count = check(row)
+    start = bytes((len(context) << 4 | len(entries), count & 0xFF, count >> 8)) + _tokens(context)
     return start + _ENTRIES[len(entries)].pack(*[token | weight << 24 for token, weight in entries])
 
 
@@ -59,8 +50,10 @@ def unpack(data: bytes) -> Row:
     """Raises ValueError for bytes that are no row."""
     shape = _SHAPES.get((data[0], len(data))) if data else None
     if shape is None:
-        return _unpack_chunk(data)
-    kind, length, layout = shape
+        if data and data[0] >> 6:
+            raise ValueError("a row of a kind that is not kept")
+        raise ValueError("no row starts like this and has this length")
+    length, layout = shape
     parts = layout.unpack_from(data, 1)
     if not parts[0]:
         raise ValueError("a row that was never seen")
@@ -70,18 +63,7 @@ def unpack(data: bytes) -> Row:
         context = (parts[1] | parts[2] << 16, parts[3] | parts[4] << 16)
     else:
         context = (parts[1] | parts[2] << 16, parts[3] | parts[4] << 16, parts[5] | parts[6] << 16)
-    return Row(kind, context, tuple([(word & 0xFFFFFF, word >> 24) for word in parts[1 + 2 * length :]]), parts[0])
-
-
-def _unpack_chunk(data: bytes) -> Row:
-    if len(data) < 6:
-        raise ValueError("too short for a row")
-    length, number = data[0] >> 4 & 3, data[0] & 15
-    at = 3 + 3 * length
-    count = data[1] | data[2] << 8
-    if data[0] >> 6 != _NUMBER["chunk"] or not length or not 1 <= number <= MAX_ENTRIES or not count or len(data) < at:
-        raise ValueError("no row starts like this")
-    return Row("chunk", _few(data[3:at]), (), count, _runs(data, at, number))
+    return Row(NGRAM, context, tuple([(word & 0xFFFFFF, word >> 24) for word in parts[1 + 2 * length :]]), parts[0])
 
 
 def join(packed: Iterable[bytes]) -> bytes:
@@ -122,22 +104,5 @@ def unpack_tokens(data: bytes) -> tuple[int, ...]:
     return tuple(words.view("<u4").ravel().tolist())
 
 
-def _few(data: bytes) -> tuple[int, ...]:
-    return tuple([data[at] | data[at + 1] << 8 | data[at + 2] << 16 for at in range(0, len(data), 3)])
-
-
 def _tokens(tokens: tuple[int, ...]) -> bytes:
     return b"".join([token.to_bytes(3, "little") for token in tokens])
-
-
-def _runs(data: bytes, at: int, number: int) -> tuple:
-    runs = []
-    for _ in range(number):
-        if at + 2 > len(data) or not 1 <= data[at] <= MAX_RUN or at + 2 + 3 * data[at] > len(data):
-            raise ValueError("a run of another length")
-        length, weight = data[at], data[at + 1]
-        runs.append((_few(data[at + 2 : at + 2 + 3 * length]), weight))
-        at += 2 + 3 * length
-    if at != len(data):
-        raise ValueError("a row of another length")
-    return tuple(runs)

@@ -146,7 +146,7 @@ def _sections(path: Path, stream: BinaryIO) -> Iterator[Section]:
     def sized(layout: str, most: int) -> bytes:
         (length,) = struct.unpack(layout, stream.read(struct.calcsize(layout)))
         if length > most:
-            raise ValueError(f"a part of {length} bytes")
+            raise ValueError(f"a part of {length} bytes, and {most} is the most")
         data = stream.read(length)
         if len(data) != length:
             raise ValueError("it ends too early")

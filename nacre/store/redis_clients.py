@@ -12,7 +12,9 @@ from redis.backoff import NoBackoff
 
 from nacre.errors import InvalidArgument
 
-MAX_CONNECTIONS = 8
+#: To one server; twice what the link asks for at once, because a question that was given up may let go of its
+#: connection a little later. The client does not wait for one: more would be an error.
+MAX_CONNECTIONS = 16
 #: Ends the scheme of a cluster's address; the rest is any of its servers.
 CLUSTER = "+cluster"
 _SCHEMES = ("redis", "rediss")

@@ -1,14 +1,12 @@
 """Where everything lies in Redis. Commands of Redis 6.2 only; Valkey has the same.
 
     nc:{T.s}:N:n0<b>   hash   n-grams of a bucket, generation 0 or 1: field -> covered row
-    nc:{T.s}:N:c0<b>   hash   chunks
-    nc:{T.s}:N:k0<b>   hash   calibration counters
     nc:{T.d}:N:delta   stream blocks of rows as merged, for readers that follow
     nc:{T.d}:N:log     stream finished outputs, for suffix indexes
     nc:{T.d}:dir       hash   the tenant's namespaces, covered
 
 T and N are keyed hashes of tenant and namespace, s is the bucket modulo 16: a tenant spreads over sixteen cluster
-slots, and every script touches one of them. A bucket of n-grams holds at most 64 fields of at most 48 bytes, so Redis
+slots, and every script touches one of them. A bucket holds at most 64 fields of at most 48 bytes, so Redis
 keeps it as one packed list (`hash-max-ziplist-entries` and `-value` at their defaults or above).
 
 Generations take turns by the clock: a bucket expires at the end of the generation after its own, so what was not
@@ -25,10 +23,9 @@ from nacre.store.sealing import Seal, tenant_tag
 
 PREFIX = b"nc:"
 SPREAD = 16
-#: Bits of the bucket number, by kind: with 64 fields each, 262,144 n-grams in each generation of a namespace.
-BUCKET_BITS = {"ngram": 12, "chunk": 8, "calibration": 2}
+#: With 64 fields each, 262,144 n-grams in each generation of a namespace.
+BUCKETS = 4096
 MAX_FIELDS = 64
-LETTERS = {"ngram": b"n", "chunk": b"c", "calibration": b"k"}
 #: The one field of a stream entry.
 BLOCK = b"b"
 DELTA_ENTRIES = 2048
@@ -130,20 +127,12 @@ class Layout:
         self.log = self._own(b"log")
 
     def locate(self, row: Row) -> tuple[int, bytes]:
-        """The row's bucket number within its kind, and its field."""
-        bucket, field = self.seal.place(key_of(row))
-        return bucket & ((1 << BUCKET_BITS[row.kind]) - 1), field
+        """The number of the row's bucket, and its field."""
+        place, field = self.seal.place(key_of(row))
+        return place % BUCKETS, field
 
-    def bucket(self, kind: str, number: int, generation: bytes) -> bytes:
-        return b"%b{%b.%x}:%b:%b%b%x" % (
-            PREFIX,
-            self._tenant,
-            number % SPREAD,
-            self._space,
-            LETTERS[kind],
-            generation,
-            number,
-        )
+    def bucket(self, number: int, generation: bytes) -> bytes:
+        return b"%b{%b.%x}:%b:n%b%x" % (PREFIX, self._tenant, number % SPREAD, self._space, generation, number)
 
     def _own(self, name: bytes) -> bytes:
         return b"%b{%b.d}:%b:%b" % (PREFIX, self._tenant, self._space, name)

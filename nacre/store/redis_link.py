@@ -4,6 +4,11 @@ Slow, hung, gone, restarted, full, of another version, behind another password o
 with a reason. Five failures in a row open the breaker; while it is open nobody waits at all, and one probe a second
 finds out when it is over. An episode, from the opening to the first success, is one warning and one line at its end.
 
+At most eight questions are asked at once. Others wait for their turn, for half of their timeout at most: the other half
+is for the answer, else a crowd would ask only what is too late to be answered. Rule: who had no turn is no failure of
+the server's, nor who had one late and no answer in time, if anybody had an answer meanwhile. If nobody had, it is: a
+server that hangs opens the breaker, however many ask.
+
 A Redis that answers but takes no writes (full, a replica, a full disk) is an episode of its own: reading goes on, and
 writing is tried again every second.
 """
@@ -44,6 +49,8 @@ WRITE_PAUSE_S = 1.0
 PATIENCE = 10
 #: What an operator's command waits for one answer.
 PATIENT_S = 5.0
+#: Questions at once. Each takes one connection at a time, of a cluster one to each server.
+MAX_ASKED = 8
 
 
 class RefusesWrites(Exception):
@@ -59,6 +66,8 @@ class RedisLink:
         self._counters = counters
         self._client = client_of(url, min(timeout_s, CONNECT_S), timeout_s)
         self._patient = client_of(url, PATIENT_S, PATIENT_S)
+        self._turns = asyncio.Semaphore(MAX_ASKED)
+        self._answers = 0  # since the start
         self._breaker = CircuitBreaker()
         self._known_good = False
         self._episode_s: float | None = None
@@ -80,15 +89,26 @@ class RedisLink:
         """What `work(client)` returns, or None: never raises, never takes longer than the timeout.
 
         In the background, where nobody waits, that holds for each answer and the whole may take PATIENCE times as long.
+        `work` must not ask again: it has its turn already.
         """
         if not self._breaker.allows(time.monotonic()):
             self._counters.skipped += 1
             return None
+        limit_s = self._timeout_s * (PATIENCE if background else 1)
+        crowded, answers = self._turns.locked(), self._answers
+        turn = False
         try:
-            async with asyncio.timeout(self._timeout_s * (PATIENCE if background else 1)):
-                if not self._known_good:
-                    await _require_redis(self._client)
-                answer = await work(self._client)
+            async with asyncio.timeout(limit_s):
+                turn = await self._turn(limit_s / 2)
+                if not turn:
+                    self._spared()
+                    return None
+                try:
+                    if not self._known_good:
+                        await _require_redis(self._client)
+                    answer = await work(self._client)
+                finally:
+                    self._turns.release()
         except asyncio.CancelledError:
             self._breaker.abandoned()
             raise
@@ -97,7 +117,10 @@ class RedisLink:
             self._refused(str(refusal))
             return None
         except Exception as error:  # noqa: BLE001  a peer that is no Redis can make the client raise anything
-            self._failed(_reason(error, self._timeout_s))
+            if not turn or (crowded and isinstance(error, TimeoutError) and self._answers != answers):
+                self._spared()
+            else:
+                self._failed(_reason(error, self._timeout_s))
             return None
         self._succeeded()
         return answer
@@ -130,7 +153,22 @@ class RedisLink:
             except (RedisError, OSError) as error:
                 logger.debug("closing the store's connections: %s", error)
 
+    async def _turn(self, within_s: float) -> bool:
+        """Whether it came; then it must be given back."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._turns.acquire()
+        except TimeoutError:
+            return False
+        return True
+
+    def _spared(self) -> None:
+        """Too many asked: this one learnt nothing about the server."""
+        self._breaker.abandoned()
+        self._counters.skipped += 1
+
     def _succeeded(self) -> None:
+        self._answers += 1
         self._known_good = True
         self._breaker.succeeded()
         if self._episode_s is not None:
@@ -215,6 +253,7 @@ def _reason(error: Exception, timeout_s: float) -> str:
         return "is one of a cluster; write redis+cluster:// in the store's url"
     if isinstance(error, ResponseError):
         return f"answers with an error ({text})"
-    if isinstance(error, (OSError, redis.exceptions.ConnectionError)):
+    gone = isinstance(error, RuntimeError) and "closed" in text  # what uvloop says of a connection that was lost
+    if gone or isinstance(error, (OSError, redis.exceptions.ConnectionError)):
         return f"cannot be reached ({text or type(error).__name__})"
     return f"answers, but not as Redis does ({text or type(error).__name__}); check the port in the store's url"

@@ -5,7 +5,8 @@ background (`redis_writing`) and is repeated when it failed: it may have happene
 twice, never a wrong token.
 
 Reading is one pipeline at the start of a session: the newest blocks of the delta stream, which are what was learnt
-last, and the newest outputs. `follow` then brings what is new and, page by page, everything older from the buckets.
+last, and the newest outputs. `follow` then brings what is new and, page by page, everything older from the buckets: of
+blocks and of buckets as many as surely fit into a page, and always whole ones, so that nothing is skipped.
 """
 
 from __future__ import annotations
@@ -14,22 +15,20 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from itertools import islice
 from typing import Any
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, Unavailable
 from nacre.store.keys import TenantKeys
-from nacre.store.packing import key_of
 from nacre.store.queued import QueuedStore
 from nacre.store.redis_clients import totals, unlink_all
-from nacre.store.redis_layout import BLOCK, BUCKET_BITS, Generation, Layout, all_of, directory
+from nacre.store.redis_layout import BLOCK, BUCKETS, Generation, Layout, all_of, directory
 from nacre.store.redis_link import RedisLink, execute
-from nacre.store.redis_reading import PLACES, output_of, rows_of_block, rows_of_buckets
+from nacre.store.redis_reading import BUCKET_ROWS, newest_rows, next_rows, outputs_of, rows_of_buckets
 from nacre.store.redis_writing import RedisWriter
-from nacre.store.rows import Namespace, Row, merged
+from nacre.store.rows import Namespace, Row
 from nacre.store.sealing import Seal, directory_seal
 from nacre.store.store import NOTHING, PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreStats
-from nacre.store.write_queue import FLUSH_KEYS, Coalesced
+from nacre.store.write_queue import FLUSH_KEYS, Coalesced, coalesced
 
 logger = logging.getLogger("nacre.store")
 
@@ -43,9 +42,10 @@ SMALL_BYTES = 4096
 SEED_OUTPUTS = 16
 FOLLOW_BLOCKS = 8
 FOLLOW_OUTPUTS = 16
-#: Buckets asked for at once, and how often in one `follow`, while it finds few rows.
-PROBE_BUCKETS = 16
-MAX_PROBES = 16
+#: Buckets asked for at once, whose rows fit into a page however full they are; and how often in one `follow`, while it
+#: finds few rows.
+PROBE_BUCKETS = PAGE_ROWS // BUCKET_ROWS
+MAX_PROBES = 32
 SAMPLE_BUCKETS = 256
 DIRECTORY_S = 600.0
 CONFLICT_TRIES = 5
@@ -115,23 +115,11 @@ class RedisStore(QueuedStore):
         if answers is None:
             return NOTHING
         deltas, logged = answers
-        rows: dict[bytes, Row] = {}
-        for _, fields in deltas:  # newest first: what came later is what holds
-            for key, row in rows_of_block(layout, fields, self.counters, SEED_ROWS - len(rows)).items():
-                rows.setdefault(key, row)
-            if len(rows) >= SEED_ROWS:
-                break
-        outputs: list[tuple[int, ...]] = []
-        tokens = 0
-        for _, fields in logged:
-            output = output_of(layout, fields, self.counters)
-            tokens += len(output)
-            if tokens > SEED_TOKENS:
-                break
-            outputs.append(output)
-        self.counters.rows_read += min(len(rows), SEED_ROWS)
+        rows = await newest_rows(layout, deltas, self.counters, SEED_ROWS)
+        outputs = await outputs_of(layout, logged, self.counters, SEED_TOKENS)
+        self.counters.rows_read += len(rows)
         cursor = Cursor(deltas[0][0].decode() if deltas else _NONE, logged[0][0].decode() if logged else _NONE, 0)
-        return Reading(tuple(islice(rows.values(), SEED_ROWS)), tuple(filter(None, reversed(outputs))), cursor)
+        return Reading(tuple(rows.values()), tuple(reversed(outputs)), cursor)
 
     async def follow(self, namespace: Namespace, since: Cursor) -> Reading:
         layout = self._layout(namespace)
@@ -155,41 +143,42 @@ class RedisStore(QueuedStore):
                 self.counters.reseeds += 1
                 return Reading((), (), since, reseed=True)
             del deltas[0]
-        rows: dict[bytes, Row] = {}
-        for _, fields in deltas:
-            rows.update(rows_of_block(layout, fields, self.counters))
-        outputs = tuple(filter(None, (output_of(layout, fields, self.counters) for _, fields in logged)))
+        rows, blocks = await next_rows(layout, deltas, self.counters, PAGE_ROWS)
+        outputs = await outputs_of(layout, logged, self.counters)
         backfill = since.backfill
-        if backfill >= 0 and len(rows) < PAGE_ROWS:
-            older, backfill = await self._backfill(layout, backfill)
+        if backfill >= 0:
+            older, backfill = await self._backfill(layout, backfill, PAGE_ROWS - len(rows))
             rows = {**older, **rows}
         self.counters.rows_read += len(rows)
         cursor = Cursor(
-            deltas[-1][0].decode() if deltas else since.delta,
+            deltas[blocks - 1][0].decode() if blocks else since.delta,
             logged[-1][0].decode() if logged else since.output,
             backfill,
         )
-        return Reading(tuple(rows.values()), outputs, cursor)
+        return Reading(tuple(rows.values()), tuple(outputs), cursor)
 
-    async def _backfill(self, layout: Layout, place: int) -> tuple[dict[bytes, Row], int]:
-        """Rows of the buckets from `place` on, and where to go on; -1 after the last."""
+    async def _backfill(self, layout: Layout, bucket: int, room: int) -> tuple[dict[bytes, Row], int]:
+        """At most `room` rows of the buckets from `bucket` on, and where to go on; -1 after the last."""
         rows: dict[bytes, Row] = {}
         for _ in range(MAX_PROBES):
-            places = PLACES[place : place + PROBE_BUCKETS]
+            left = room - len(rows)
+            if left < BUCKET_ROWS or len(rows) >= PAGE_ROWS // 2:
+                break
+            numbers = range(bucket, min(bucket + PROBE_BUCKETS, BUCKETS))
 
-            async def read(client: Any, places: Sequence[tuple[str, int]] = places) -> dict[bytes, Row]:
-                return await rows_of_buckets(client, layout, places, self._generation(), self.counters)
+            async def read(
+                client: Any, numbers: Sequence[int] = numbers, left: int = left
+            ) -> tuple[dict[bytes, Row], int]:
+                return await rows_of_buckets(client, layout, numbers, self._generation(), self.counters, left)
 
             found = await self._link.ask(read, background=True)
             if found is None:
-                return rows, place
-            rows.update(found)
-            place += len(places)
-            if place >= len(PLACES):
-                return rows, -1
-            if len(rows) >= PAGE_ROWS // 2:
                 break
-        return rows, place
+            rows.update(found[0])
+            bucket += found[1]
+            if bucket >= BUCKETS:
+                return rows, -1
+        return rows, bucket
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -260,18 +249,18 @@ class RedisStore(QueuedStore):
         return StoreStats("redis", self._link.healthy, total, size, tuple(spaces), self.counters, details)
 
     async def _estimate(self, namespace: Namespace) -> int:
-        """Rows, from a sample of the n-gram buckets; rows in both generations count twice."""
+        """Rows, from a sample of the buckets; rows in both generations count twice."""
         layout = self._must_layout(namespace)
         generation = self._generation()
 
         async def look(client: Any) -> list[int]:
             pipe = client.pipeline(transaction=False)
             for number in range(SAMPLE_BUCKETS):
-                pipe.hlen(layout.bucket("ngram", number, generation.letter))
-                pipe.hlen(layout.bucket("ngram", number, generation.before))
+                pipe.hlen(layout.bucket(number, generation.letter))
+                pipe.hlen(layout.bucket(number, generation.before))
             return await execute(pipe)
 
-        return sum(await self._link.must(look)) * (1 << BUCKET_BITS["ngram"]) // SAMPLE_BUCKETS
+        return sum(await self._link.must(look)) * BUCKETS // SAMPLE_BUCKETS
 
     async def namespaces(self, tenant: str) -> tuple[Namespace, ...]:
         tenant_key = self._keys.key_of(tenant)
@@ -286,40 +275,47 @@ class RedisStore(QueuedStore):
 
     async def pages(self, namespace: Namespace) -> AsyncIterator[Sequence[Row]]:
         layout = self._must_layout(namespace)
-        for at in range(0, len(PLACES), PROBE_BUCKETS):
-            places = PLACES[at : at + PROBE_BUCKETS]
+        for first in range(0, BUCKETS, PROBE_BUCKETS):
+            numbers = range(first, min(first + PROBE_BUCKETS, BUCKETS))
 
-            async def read(client: Any, places: Sequence[tuple[str, int]] = places) -> dict[bytes, Row]:
-                return await rows_of_buckets(client, layout, places, self._generation(), self.counters)
+            async def read(client: Any, numbers: Sequence[int] = numbers) -> tuple[dict[bytes, Row], int]:
+                return await rows_of_buckets(client, layout, numbers, self._generation(), self.counters)
 
-            yield tuple((await self._link.must(read)).values())
+            rows, _ = await self._link.must(read)
+            yield tuple(rows.values())
 
     async def outputs(self, namespace: Namespace) -> tuple[tuple[int, ...], ...]:
         layout = self._must_layout(namespace)
         logged = await self._link.must(lambda client: client.xrange(layout.log))
-        return tuple(filter(None, (output_of(layout, fields, self.counters) for _, fields in logged)))
+        return tuple(await outputs_of(layout, logged, self.counters))
 
     async def put(self, namespace: Namespace, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]] = ()) -> None:
         layout = self._must_layout(namespace)
-        together: Coalesced = {}
-        for row in rows:
-            key = key_of(row)
-            together[key] = merged(together[key], row) if key in together else row
+        items = list(coalesced(rows).items())
 
         async def store(client: Any) -> None:
             await self._list(client, layout)
+            for at in range(0, len(items), FLUSH_KEYS):
+                await self._put(client, layout, dict(items[at : at + FLUSH_KEYS]))
             if outputs:
                 await self._writer.log(client, layout, outputs)
-            items = list(together.items())
-            for at in range(0, len(items), FLUSH_KEYS):
-                part = dict(items[at : at + FLUSH_KEYS])
-                for _ in range(CONFLICT_TRIES):
-                    part = await self._writer.write(client, layout, part, self._generation())
-                    if not part:
-                        break
+                self.counters.outputs_logged += len(outputs)
 
         await self._link.must(store)
-        self.counters.rows_written += len(together)
+
+    async def _put(self, client: Any, layout: Layout, rows: Coalesced) -> None:
+        """Raises Unavailable if other writers were faster every time."""
+        for _ in range(CONFLICT_TRIES):
+            conflicts = await self._writer.write(client, layout, rows, self._generation())
+            self.counters.rows_written += len(rows) - len(conflicts)
+            self.counters.conflicts += len(conflicts)
+            if not conflicts:
+                return
+            rows = conflicts
+        raise Unavailable(
+            f"did not take {len(rows)} rows: others wrote the same ones first, {CONFLICT_TRIES} times in a row; "
+            "try again when fewer write"
+        )
 
     async def purge(self, tenant: str) -> int:
         pattern = all_of(self._keys.key_of(tenant))

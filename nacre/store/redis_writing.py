@@ -47,7 +47,7 @@ CLIENT_S_PER_ROW, CLIENT_S_PER_COMMAND = 15e-6, 60e-6
 class _Slot:
     """The rows of one flush whose buckets share a cluster slot; lists run along the rows but `buckets`."""
 
-    buckets: dict[tuple[str, int], int] = field(default_factory=dict)
+    buckets: dict[int, int] = field(default_factory=dict)
     keys: list[bytes] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
@@ -57,7 +57,7 @@ class _Slot:
     def add(self, key: bytes, row: Row, number: int, name: bytes) -> None:
         self.keys.append(key)
         self.rows.append(row)
-        self.places.append(self.buckets.setdefault((row.kind, number), len(self.buckets)))
+        self.places.append(self.buckets.setdefault(number, len(self.buckets)))
         self.names.append(name)
 
 
@@ -144,7 +144,7 @@ class RedisWriter:
                     at += 2 + size
                 slot.found.append(value[:NONCE_BYTES] if mark == _PRESENT else b"")
                 before = _row(layout, name, value)
-                if before is not None and before.kind == slot.rows[index].kind:
+                if before is not None:
                     slot.rows[index] = merged(before, slot.rows[index])
             self._spent(time.perf_counter() - started)
             await asyncio.sleep(0)
@@ -160,7 +160,7 @@ class RedisWriter:
                 packed.append(pack(row))
                 value = layout.seal.cover(name, packed[-1])
                 rows.append(_ROW.pack(place + 1, name, len(nonce) > 0, nonce, len(value)) + value)
-            keys = [layout.bucket(kind, number, generation.letter) for kind, number in slot.buckets]
+            keys = [layout.bucket(number, generation.letter) for number in slot.buckets]
             calls.append(_Call(keys, [generation.expires_ms, MAX_FIELDS, b"".join(rows)]))
             self._spent(time.perf_counter() - started)
             await asyncio.sleep(0)
@@ -169,9 +169,7 @@ class RedisWriter:
 
 def _read(layout: Layout, slot: _Slot, generation: Generation) -> _Call:
     keys = [
-        layout.bucket(kind, number, letter)
-        for kind, number in slot.buckets
-        for letter in (generation.letter, generation.before)
+        layout.bucket(number, letter) for number in slot.buckets for letter in (generation.letter, generation.before)
     ]
     rows = [_PLACE.pack(2 * place + 1, name) for place, name in zip(slot.places, slot.names, strict=True)]
     return _Call(keys, [b"".join(rows)])

@@ -1,6 +1,6 @@
 """How rows lie in a Redis that others can read: names are keyed hashes, values are masked and checked.
 
-    place   BLAKE2b of the row's kind and context under the namespace's key: 4 bytes choose the bucket, 6 name the field
+    place   BLAKE2b of the row's context under the namespace's key: 4 bytes choose the bucket, 6 name the field
     row     4 bytes nonce, then the packed row XOR SHAKE-256(mask key, nonce, field)
     block   8 bytes nonce, 8 bytes tag, then many rows or a text XOR SHAKE-256(mask key, nonce, what it is)
 

@@ -67,7 +67,7 @@ class StoreCounters:
     outputs_logged: int = 0
     flushes: int = 0
     failures: int = 0  # asked and got no answer, or a wrong one
-    skipped: int = 0  # not asked: the breaker was open
+    skipped: int = 0  # not asked, or too late for an answer: the breaker was open, or too many asked
     episodes: int = 0  # times the store went from good to bad
     full: int = 0  # writes refused for want of memory
     reseeds: int = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 
 from nacre.errors import InvalidArgument
@@ -32,6 +32,15 @@ SHARE = 0.004
 
 Coalesced = dict[bytes, Row]
 Apply = Callable[[Namespace, Coalesced, list[tuple[int, ...]]], Awaitable[bool]]
+
+
+def coalesced(rows: Iterable[Row]) -> Coalesced:
+    """Rows of one key as one. Raises InvalidArgument for a row that cannot be kept."""
+    found: Coalesced = {}
+    for row in rows:
+        key = key_of(check(row))
+        found[key] = merged(found[key], row) if key in found else row
+    return found
 
 
 class WriteQueue:
@@ -148,13 +157,13 @@ class WriteQueue:
             for row in rows:
                 try:
                     key = key_of(check(row))
-                except (InvalidArgument, KeyError, TypeError, ValueError, OverflowError):
+                except (InvalidArgument, TypeError, ValueError):
                     self._counters.rows_refused += 1
                     continue
                 known = held.get(key)
                 if known is not None:
                     held[key] = merged(known, row)
-                elif row.count > 1 or row.kind == "calibration" or self._sightings.seen_before(salt + key):
+                elif row.count > 1 or self._sightings.seen_before(salt + key):
                     held[key] = row
                     keys += 1
                 else:

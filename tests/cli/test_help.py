@@ -27,6 +27,7 @@ COMMANDS = [
     "store import",
     "store purge",
     "store key",
+    "store build",
     "simulate",
     "doctor",
     "version",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nacre.engine.loading import weights_revision
 from nacre.ids import tokenizer_fingerprint
 from nacre.models import bundled
 from nacre.store import LocalStore, Namespace, Row
@@ -21,6 +22,8 @@ from tests.store.redis_server import RedisServer
 DEMO = tokenizer_fingerprint(bundled("demo-target") / "tokenizer.json")
 SPACE = Namespace("acme", "target", "r1", DEMO)
 OTHER = Namespace("other", "target", "r1", "f" * 32)
+#: As a verifier that serves the bundled target would name it.
+SERVED = Namespace("acme", "demo-target", weights_revision(bundled("demo-target")), DEMO)
 
 
 def fill(store: Store, spaces: Sequence[Namespace] = (SPACE, OTHER)) -> None:
@@ -52,8 +55,9 @@ def test_a_snapshot_is_shown_exported_imported_and_purged(nacre: Nacre, snapshot
     assert "10 rows  acme/target@r1" in nacre("store", "stats", "--snapshot", snapshot, "--tenant", "acme").out
     out = json.loads(nacre("store", "export", "file", "--snapshot", snapshot, "--tenant", "acme", "--json").out)
     assert (out["rows"], out["outputs"], out["namespaces"]) == (10, 1, 1)
-    merged = nacre("store", "import", "file", "--snapshot", "new", "--model", "demo-target", "--json")
+    merged = nacre("store", "import", "file", "--snapshot", "new", "--json")
     assert json.loads(merged.out)["rows"] == 10
+    assert "no model is named (--model)" in merged.err
     assert json.loads(nacre("store", "stats", "--snapshot", "new", "--json").out)["rows"] == 10
     assert nacre("store", "purge", "--tenant", "acme", "--snapshot", snapshot).out == "acme: 10 rows removed\n"
     left = json.loads(nacre("store", "stats", "--snapshot", snapshot, "--json").out)
@@ -68,11 +72,54 @@ def test_a_damaged_snapshot_is_told_and_left_alone(nacre: Nacre, snapshot: Path)
     assert snapshot.read_bytes() == data[:-1]
 
 
-def test_rows_of_another_tokenizer_are_refused(nacre: Nacre, snapshot: Path):
-    nacre("store", "export", "file", "--snapshot", snapshot)
-    message = nacre("store", "import", "file", "--snapshot", "new", "--model", "demo-target").mistake()
+def test_rows_of_the_model_are_taken(nacre: Nacre):
+    fill(LocalStore(snapshot=Path("rows")), [SERVED])
+    nacre("store", "export", "file", "--snapshot", "rows")
+    merged = nacre("store", "import", "file", "--snapshot", "new", "--model", "demo-target")
+    assert merged.out == f"10 rows and 1 outputs merged into 1 namespaces\n  {SERVED}\n"
+
+
+@pytest.mark.parametrize("known", ["by a flag", "by the settings"])
+def test_rows_of_another_target_or_revision_are_refused_by_name(nacre: Nacre, snapshot: Path, known: str):
+    nacre("store", "export", "file", "--snapshot", snapshot, "--tenant", "acme")
+    flags = ["--model", "demo-target"]
+    if known == "by the settings":
+        flags = []
+        Path("nacre.toml").write_text('[verifier]\ntarget = "demo-target"\n')
+    message = nacre("store", "import", "file", "--snapshot", "new", *flags).mistake()
+    assert "these rows are of target@r1" in message
+    assert f"demo-target is demo-target@{SERVED.revision}" in message
+    assert "--other-models adopt" in message
+    assert not Path("new").exists()
+
+
+def test_rows_of_another_revision_are_adopted_only_when_told(nacre: Nacre, snapshot: Path):
+    nacre("store", "export", "file", "--snapshot", snapshot, "--tenant", "acme")
+    there = ["--snapshot", "new", "--other-models", "adopt"]
+    assert "say which with --model" in nacre("store", "import", "file", *there).mistake()
+    adopted = nacre("store", "import", "file", *there, "--model", "demo-target", "--json")
+    assert json.loads(adopted.out)["namespaces"] == [str(SERVED)]
+    told = json.loads(nacre("store", "stats", "--snapshot", "new", "--json").out)
+    assert [(space["target"], space["revision"], space["rows"]) for space in told["namespaces"]] == [
+        ("demo-target", SERVED.revision, 10)
+    ]
+
+
+@pytest.mark.parametrize("others", ["refuse", "adopt"])
+def test_rows_of_another_tokenizer_are_never_a_models_own(nacre: Nacre, snapshot: Path, others: str):
+    nacre("store", "export", "file", "--snapshot", snapshot, "--tenant", "other")
+    flags = ["--model", "demo-target", "--other-models", others]
+    message = nacre("store", "import", "file", "--snapshot", "new", *flags).mistake()
     assert f"tokenizer_fingerprint {'f' * 32}" in message
     assert not Path("new").exists()
+
+
+def test_a_whole_store_is_moved_as_it_is(nacre: Nacre, snapshot: Path):
+    Path("nacre.toml").write_text('[verifier]\ntarget = "demo-target"\n')
+    nacre("store", "export", "file", "--snapshot", snapshot)
+    moved = nacre("store", "import", "file", "--snapshot", "new", "--other-models", "keep", "--json")
+    assert sorted(json.loads(moved.out)["namespaces"]) == sorted(map(str, (SPACE, OTHER)))
+    assert json.loads(moved.out)["rows"] == 20
 
 
 def test_redis_is_shown_exported_imported_and_purged(nacre: Nacre, redis_server: RedisServer, snapshot: Path):

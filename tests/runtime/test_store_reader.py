@@ -18,7 +18,7 @@ from nacre.runtime.lessons import MOST_PIECES, PIECE_ROWS, PIECE_TOKENS, STEP_S,
 from nacre.runtime.store_reader import StoreReader, namespace_of, table_rows
 from nacre.sampling import SamplingParams
 from nacre.session import Draft, DrafterLimits
-from nacre.store import LocalStore, Namespace, Row, calibration
+from nacre.store import LocalStore, Namespace, Row
 from nacre.store.store import NOTHING, SEED_ROWS, Reading
 from nacre.v1 import session_pb2 as pb
 from nacre.wire import messages
@@ -168,9 +168,7 @@ async def test_a_session_that_is_cancelled_while_it_reads_leaves_nothing() -> No
 def test_rows_are_in_the_words_of_tables() -> None:
     kept = Row("ngram", (1, 2), ((5, 255), (6, 128), (7, 0)), 3)
     nothing = Row("ngram", (3,), ((5, 0),), 3)
-    ((context, pairs),) = table_rows(
-        [kept, nothing, calibration(1, 1, 1, 2), Row("chunk", (1, 2), (), 1, (((3,), 9),))]
-    )
+    ((context, pairs),) = table_rows([kept, nothing])
     assert context == (1, 2)
     assert [token for token, _ in pairs] == [5, 6]
     assert [chance_of(byte) for _, byte in pairs] == pytest.approx([1.0, 128 / 255], rel=0.04)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nacre.store import redis_reading, redis_store
-from nacre.store.redis_layout import BUCKET_BITS
+from nacre.store import redis_layout, redis_store
+from tests.store.redis_cases import FEW_BUCKETS
 from tests.store.redis_server import RedisServer, RedisServers
 
 
@@ -34,8 +34,6 @@ def redis_servers(tmp_path: Path) -> Iterator[RedisServers]:
 @pytest.fixture
 def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the whole of an almost empty store means asking for thousands of empty buckets."""
-    bits = {"ngram": 6, "chunk": 3, "calibration": 2}
-    for kind, number in bits.items():
-        monkeypatch.setitem(BUCKET_BITS, kind, number)
-    monkeypatch.setattr(redis_store, "PLACES", redis_reading.places(bits))
-    monkeypatch.setattr(redis_store, "SAMPLE_BUCKETS", 64)
+    for module in (redis_layout, redis_store):
+        monkeypatch.setattr(module, "BUCKETS", FEW_BUCKETS)
+    monkeypatch.setattr(redis_store, "SAMPLE_BUCKETS", FEW_BUCKETS)

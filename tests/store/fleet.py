@@ -23,13 +23,13 @@ from tests.store.redis_cases import PATIENT_S, all_rows
 TOKENS = 48
 
 
-def settings_file(folder: Path, url: str, *, timeout_s: float = 0.05) -> Path:
+def settings_file(folder: Path, url: str) -> Path:
     """A nacre.toml whose section [store] names this Redis; everyone's outputs are logged."""
     if not (folder / "keys").exists():
         write_key_file(folder / "keys")
     file = folder / "nacre.toml"
     lines = [f"url = {json.dumps(url)}", f"key_file = {json.dumps(str(folder / 'keys'))}", 'log_tenants = ["*"]']
-    file.write_text("\n".join(["[store]", *lines, f"timeout_s = {timeout_s}", ""]))
+    file.write_text("\n".join(["[store]", *lines, ""]))
     return file
 
 

@@ -12,13 +12,15 @@ import redis.asyncio
 from nacre.store import Namespace, Row
 from nacre.store.keys import TenantKeys
 from nacre.store.redis_store import RedisStore
-from nacre.store.store import Store
+from nacre.store.store import PAGE_ROWS, Store
 
 KEYS = TenantKeys({"acme": b"a" * 32, "other": b"o" * 32})
 SPACE = Namespace("acme", "target", "r1", "f" * 32)
 OTHER = Namespace("other", "target", "r1", "f" * 32)
 #: For tests of what is stored, on machines that are busy with other things.
 PATIENT_S = 10.0
+#: Of a namespace, in tests that read the whole of it: most of 4,096 would be empty.
+FEW_BUCKETS = 64
 
 #: Far more than a deadline, far less than any library's default patience: what is caught is waiting, not slowness.
 AT_ONCE_S = 2.0
@@ -55,6 +57,7 @@ async def all_rows(store: Store, namespace: Namespace = SPACE) -> dict[tuple[str
         before = reading.cursor
         reading = await store.follow(namespace, reading.cursor)
         assert reading.cursor != before, "it does not get on"
+        assert len(reading.rows) <= PAGE_ROWS
         rows |= {(row.kind, row.context): row for row in reading.rows}
     return rows
 

@@ -1,4 +1,4 @@
-"""The local store: bounded, aged in two generations, followed without gaps, and the same after a restart."""
+"""The local store: bounded, what is oldest forgotten first, followed without gaps, and the same after a restart."""
 
 from __future__ import annotations
 
@@ -95,12 +95,32 @@ async def test_memory_is_bounded_and_what_nobody_writes_is_forgotten_first():
     assert (0,) not in rows
 
 
+async def test_what_was_written_last_survives_a_flood_of_other_rows():
+    store = LocalStore(max_rows=1000)
+    for start in range(0, 5000, 500):
+        await store.put(SPACE, [ngram(start + place) for place in range(500)])
+        assert (await store.stats()).rows <= 1000
+    newest = [row.context for row in (await store.seed(SPACE)).rows]
+    assert newest == [(4999 - place,) for place in range(SEED_ROWS)]
+    rows = await all_rows(store)
+    assert rows.keys() >= {(number,) for number in range(4100, 5000)}
+    assert rows.keys() <= {(number,) for number in range(4000, 5000)}
+
+
 async def test_a_flood_of_one_tenant_costs_its_own_rows():
     store = LocalStore(max_rows=1000)
     await store.put(OTHER, [ngram(number) for number in range(100)])
     for start in range(0, 20_000, 500):
         await store.put(SPACE, [ngram(start + place) for place in range(500)])
     assert len(await all_rows(store, OTHER)) == 100
+
+
+async def test_outputs_of_a_tenant_without_rows_are_kept():
+    store = LocalStore(log_tenants=["*"])
+    for start in range(3):
+        store.log(SPACE, [start, 1])
+        await store.flush()
+    assert (await store.seed(SPACE)).outputs == await store.outputs(SPACE) == ((0, 1), (1, 1), (2, 1))
 
 
 async def test_outputs_are_logged_only_for_who_asked_and_within_a_bound():
@@ -147,6 +167,22 @@ async def test_a_restart_finds_the_snapshot(tmp_path: Path):
     reading = await second.seed(SPACE)
     assert reading.rows == (merged(ngram(1, 2), ngram(1, 2, token=7)),)
     assert reading.outputs == ((5, 6, 7),)
+    await second.close()
+
+
+async def test_a_snapshot_larger_than_the_store_keeps_what_was_written_last(tmp_path: Path):
+    path = tmp_path / "store"
+    first = LocalStore(snapshot=path, log_tenants=["*"])
+    await first.put(OTHER, [ngram(number) for number in range(100)])
+    await first.put(SPACE, [ngram(number) for number in range(3000)], [(1, 2)])
+    await first.save()
+    second = LocalStore(snapshot=path, max_rows=1000)
+    await second.start()
+    rows = await all_rows(second)
+    assert len(await all_rows(second, OTHER)) == 100
+    assert rows.keys() == {(number,) for number in range(2100, 3000)}
+    assert (await second.seed(SPACE)).rows[0].context == (2999,)
+    assert await second.outputs(SPACE) == ((1, 2),)
     await second.close()
 
 

@@ -15,7 +15,7 @@ from nacre.store.portable import MAGIC, Section, fitting, read_file, rows_of, wr
 from nacre.store.rows import Namespace, Row
 
 SPACE = Namespace("acme", "target", "r1", "f" * 32)
-ROWS = [Row("ngram", (1, 2), ((3, 200), (4, 10)), 5), Row("chunk", (1, 2), (), 2, (((3, 4, 5), 100),))]
+ROWS = [Row("ngram", (1, 2), ((3, 200), (4, 10)), 5), Row("ngram", (7,), ((3, 100),), 2)]
 SECTION = Section(SPACE, [pack(row) for row in ROWS], [(1, 2, 3), ()])
 
 
@@ -84,6 +84,22 @@ def test_a_file_made_to_harm_is_refused_in_one_line(tmp_path: Path, body: bytes)
     path = tmp_path / "file"
     path.write_bytes(signed(body))
     with pytest.raises(FailedPrecondition, match="export it again"):
+        list(read_file(path))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        # As version 1 once had them: chunks, whose entries are runs of tokens, and counters.
+        bytes((1 << 6 | 2 << 4 | 1, 2, 0)) + bytes((1, 0, 0, 2, 0, 0)) + bytes((1, 100)) + bytes((3, 0, 0)),
+        bytes((2 << 6 | 2 << 4 | 1, 100, 0)) + bytes((1, 0, 0, 4, 0, 0)) + bytes((30, 0, 0, 0)),
+    ],
+    ids=["chunk", "counter"],
+)
+def test_a_file_with_rows_of_a_kind_that_is_not_kept_is_refused(tmp_path: Path, row: bytes):
+    path = tmp_path / "file"
+    write_file(path, [Section(SPACE, [pack(ROWS[0]), row], [])])
+    with pytest.raises(FailedPrecondition, match=r"a row of a kind that is not kept.*export it again"):
         list(read_file(path))
 
 

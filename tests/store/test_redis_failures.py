@@ -1,7 +1,8 @@
 """Whatever Redis does, sessions go on: nothing raises, nobody waits, one warning, and it heals by itself.
 
-No test asserts how fast something was, only that it came to an end: what bounds a call is the link's deadline, and that
-the deadline is kept is asserted where a peer would otherwise keep us for ever.
+But for the one of the timeout itself, no test asserts how fast something was, only that it came to an end: what bounds
+a call is the link's deadline, and that it is kept is asserted where a peer would otherwise keep us for ever.
+`test_redis_link.py` asserts the waits themselves, on a clock of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import pytest
 from nacre.errors import InvalidArgument, NacreError
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.store.redis_store import TIMEOUT_S, RedisStore
+from nacre.store.store import NOTHING
 from nacre.store.write_queue import MAX_QUEUED
 from tests.store.redis_cases import SPACE, ngram, opened, raw, session_start, until_back, until_open
 from tests.store.redis_server import RedisServer
@@ -74,6 +77,22 @@ async def test_frozen_and_thawed(redis_server: RedisServer, caplog: pytest.LogCa
             redis_server.thaw()
         await until_back(store)
         assert len(warnings(caplog)) == 1
+
+
+async def test_a_session_waits_for_the_timeout_and_not_for_the_client_librarys(redis_server: RedisServer):
+    """The shortest wait is compared: a busy machine lengthens some, and hardly all of them by a fifth of a second."""
+    async with opened(redis_server.url, timeout_s=TIMEOUT_S) as store:
+        await store.seed(SPACE)
+        redis_server.freeze()
+        waits = []
+        try:
+            while store._link.state == "closed":
+                began = time.perf_counter()
+                assert await store.seed(SPACE) == NOTHING
+                waits.append(time.perf_counter() - began)
+        finally:
+            redis_server.thaw()
+        assert 0.9 * TIMEOUT_S <= min(waits) < 5 * TIMEOUT_S
 
 
 async def test_gone_before_the_first_call(tmp_path: Path, caplog: pytest.LogCaptureFixture):

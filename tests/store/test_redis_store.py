@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import struct
+from typing import Any
 
 import pytest
 
-from nacre.errors import NotFound
-from nacre.store import Namespace, Row, calibration
+from nacre.errors import InvalidArgument, NotFound, Unavailable
+from nacre.store import Namespace, Row
 from nacre.store.keys import TenantKeys
 from nacre.store.packing import pack_tokens
-from nacre.store.redis_layout import BUCKET_BITS, MAX_FIELDS, Layout
+from nacre.store.redis_layout import MAX_FIELDS, Layout
+from nacre.store.redis_store import CONFLICT_TRIES
 from nacre.store.rows import PUBLIC, merged
 from nacre.store.sealing import Seal
-from nacre.store.store import SEED_ROWS
-from nacre.store.write_queue import FLUSH_KEYS
-from tests.store.redis_cases import KEYS, OTHER, SPACE, all_rows, ngram, opened, raw
+from nacre.store.store import PAGE_ROWS, SEED_ROWS
+from nacre.store.write_queue import FLUSH_KEYS, Coalesced
+from tests.store.redis_cases import FEW_BUCKETS, KEYS, OTHER, SPACE, all_rows, ngram, opened, raw
 from tests.store.redis_server import RedisServer
 
 pytestmark = [
@@ -28,8 +31,7 @@ pytestmark = [
 ROWS = [
     ngram(1, 2, 3),
     ngram(1),
-    Row("chunk", (1, 2), (), 3, (((3, 4, 5, 6), 200), ((7,), 10))),
-    calibration(1, 4, 30, 100),
+    Row("ngram", (1, 2), ((3, 200), (7, 10)), 3),
 ]
 
 
@@ -48,14 +50,15 @@ async def test_a_fresh_process_that_has_only_redis_in_common_knows_what_was_lear
 async def test_rows_of_several_writers_are_merged_and_followed(redis_server: RedisServer):
     async with opened(redis_server.url) as one, opened(redis_server.url) as two, opened(redis_server.url) as reader:
         cursor = (await reader.seed(SPACE)).cursor
-        one.write(SPACE, [ngram(1), calibration(1, 1, 1, 10)])
+        one.write(SPACE, [ngram(1), ngram(1, 2)])
         await one.flush()
-        two.write(SPACE, [ngram(1, token=7), calibration(1, 1, 3, 10)])
+        two.write(SPACE, [ngram(1, token=7)])
         await two.flush()
         reading = await reader.follow(SPACE, cursor)
-        rows = {row.kind: row for row in reading.rows}
-        assert rows["ngram"] == merged(ngram(1), ngram(1, token=7))
-        assert rows["calibration"] == calibration(1, 1, 4, 20)
+        assert {row.context: row for row in reading.rows} == {
+            (1,): merged(ngram(1), ngram(1, token=7)),
+            (1, 2): ngram(1, 2),
+        }
         assert (await reader.follow(SPACE, reading.cursor)).rows == ()
 
 
@@ -63,10 +66,10 @@ async def test_two_writers_at_once_lose_no_sighting(redis_server: RedisServer):
     async with opened(redis_server.url) as one, opened(redis_server.url) as two, opened(redis_server.url) as reader:
         for _ in range(20):
             for writer in (one, two):
-                writer.write(SPACE, [calibration(1, number, 1, 1) for number in range(50)])
+                writer.write(SPACE, [ngram(1, number) for number in range(50)])
             await asyncio.gather(one.flush(), two.flush())
         rows = await all_rows(reader)
-        assert {row.count for row in rows.values()} == {40}
+        assert {row.count for row in rows.values()} == {80}
         assert one.counters.conflicts + two.counters.conflicts > 0  # else this test showed nothing
 
 
@@ -79,6 +82,48 @@ async def test_many_rows_all_arrive_newest_first(redis_server: RedisServer):
         assert {(number % 97, number) for number in last_flush} <= {row.context for row in reading.rows}
         rows = await all_rows(drafter)
         assert {context for _, context in rows} == {(number % 97, number) for number in range(2100)}
+
+
+async def test_what_is_new_arrives_in_pages_and_nothing_is_skipped(redis_server: RedisServer):
+    async with opened(redis_server.url) as verifier, opened(redis_server.url) as drafter:
+        await verifier.put(SPACE, [ngram(0)])
+        cursor = dataclasses.replace((await drafter.seed(SPACE)).cursor, backfill=-1)  # what is older was read
+        for start in range(0, 2500, 500):
+            await verifier.put(SPACE, [ngram(start + place, 1) for place in range(500)])
+        got: set[tuple[int, ...]] = set()
+        while (reading := await drafter.follow(SPACE, cursor)).cursor != cursor:
+            assert 0 < len(reading.rows) <= PAGE_ROWS
+            got |= {row.context for row in reading.rows}
+            cursor = reading.cursor
+        assert got == {(number, 1) for number in range(2500)}
+
+
+async def test_what_is_older_arrives_in_pages_however_full_the_buckets_are(redis_server: RedisServer):
+    now = {"s": 43_200 * 44_000 + 1.0}  # years ahead: nothing expires meanwhile
+    async with opened(redis_server.url, clock=lambda: now["s"]) as store:
+        await store.put(SPACE, [ngram(number) for number in range(2800)])
+        now["s"] += 43_200  # the next generation
+        await store.put(SPACE, [ngram(number) for number in range(10_000, 12_800)])
+        stored = set(await all_rows_of_buckets(store))
+        assert len(stored) > 80 * FEW_BUCKETS
+        cursor = (await store.seed(SPACE)).cursor
+        got: set[tuple[int, ...]] = set()
+        while not cursor.complete:
+            reading = await store.follow(SPACE, cursor)
+            assert 0 < len(reading.rows) <= PAGE_ROWS
+            assert reading.cursor != cursor
+            got |= {row.context for row in reading.rows}
+            cursor = reading.cursor
+        assert got == stored
+
+
+async def test_a_crowd_of_sessions_reads_at_once(redis_server: RedisServer):
+    async with opened(redis_server.url) as writer, opened(redis_server.url) as reader:
+        await writer.put(SPACE, [ngram(number) for number in range(50)])
+        readings = await asyncio.gather(*(reader.seed(SPACE) for _ in range(32)))
+        assert [len(reading.rows) for reading in readings] == [50] * 32
+        assert (reader.counters.failures, reader.counters.skipped) == (0, 0)
+        assert reader.healthy
 
 
 async def test_a_reader_whose_place_was_trimmed_is_told_to_seed_again(redis_server: RedisServer):
@@ -118,7 +163,7 @@ async def test_everything_in_redis_expires_and_buckets_stay_packed_and_bounded(r
     async with opened(redis_server.url, log_tenants=["acme"]) as store, raw(redis_server.url) as peer:
         # Far more rows than the test's few buckets may hold, and as wide as they get.
         entries = tuple((token, 9) for token in range(8))
-        many = (MAX_FIELDS + 8) << BUCKET_BITS["ngram"]
+        many = (MAX_FIELDS + 8) * FEW_BUCKETS
         await store.put(SPACE, [*(ngram(n, n, n)._replace(entries=entries) for n in range(many)), *ROWS], [(1, 2, 3)])
         for key in await peer.keys("*"):
             assert await peer.pttl(key) > 0, key
@@ -144,7 +189,7 @@ async def test_another_tenants_drafter_gains_nothing(redis_server: RedisServer):
 async def test_reading_every_key_with_another_tenants_key_reveals_no_token_ids(redis_server: RedisServer):
     """Everything Redis holds, read as tokens in every way it could be, and decoded with the wrong key."""
     tokens = (123_457, 98_765, 111_113)
-    secret = [Row("ngram", tokens, ((77_777, 255), (88_889, 3)), 9), Row("chunk", tokens[:2], (), 2, ((tokens, 250),))]
+    secret = [Row("ngram", tokens, ((77_777, 255), (88_889, 3)), 9), Row("ngram", tokens[:2], ((tokens[2], 250),), 2)]
     async with opened(redis_server.url, log_tenants=["acme"]) as store, raw(redis_server.url) as peer:
         await store.put(SPACE, secret, [tokens * 5])
         everything = []
@@ -180,7 +225,7 @@ async def test_junk_in_our_keys_is_counted_and_skipped(redis_server: RedisServer
         number, field = layout.locate(ngram(2))
         letters = (b"0", b"1")
         for letter in letters:
-            bucket = layout.bucket("ngram", number, letter)
+            bucket = layout.bucket(number, letter)
             junk = b"\x00" * (30 if letter == b"0" else 100_000)
             await peer.hset(bucket, mapping={field: junk, b"f": b"", b"1234567": bytes(range(44))})
         for stream in (layout.delta, layout.log):
@@ -193,6 +238,18 @@ async def test_junk_in_our_keys_is_counted_and_skipped(redis_server: RedisServer
         assert {context for _, context in await all_rows(store)} == {(1,), (2,)}
         assert store.counters.rows_corrupt >= 6
         assert store.counters.failures == 0
+
+
+async def test_more_fields_than_we_write_are_not_looked_at(redis_server: RedisServer):
+    layout = Layout(Seal(SPACE, b"a" * 32))
+    async with opened(redis_server.url) as store, raw(redis_server.url) as peer:
+        await store.put(SPACE, [ngram(1)])
+        another = (layout.locate(ngram(1))[0] + 1) % FEW_BUCKETS
+        for letter in (b"0", b"1"):
+            junk = {b"%06d" % number: b"\x00" * 30 for number in range(1000)}
+            await peer.hset(layout.bucket(another, letter), mapping=junk)
+        assert {context for _, context in await all_rows(store)} == {(1,)}
+        assert store.counters.rows_corrupt == 2000
 
 
 async def test_a_key_of_another_type_is_a_failure_and_no_exception(redis_server: RedisServer):
@@ -228,6 +285,39 @@ async def test_a_root_key_serves_every_tenant_apart(redis_server: RedisServer):
             await fleet.put(space, [ngram(number)])
         assert [[row.context for row in (await fleet.seed(space)).rows] for space in spaces] == [[(0,)], [(1,)], [(2,)]]
         assert [row.context for row in (await own.seed(SPACE)).rows] == [(0,)]
+
+
+async def test_rows_that_others_are_always_faster_with_are_told_and_not_counted(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    async with opened(redis_server.url) as store:
+        write, tries = store._writer.write, []
+
+        async def contended(client: Any, layout: Layout, rows: Coalesced, generation: Any) -> Coalesced:
+            """Somebody else changes every third row just before we do."""
+            tries.append(len(rows))
+            theirs = {key: row for key, row in rows.items() if row.context[0] % 3 == 0}
+            ours = {key: row for key, row in rows.items() if key not in theirs}
+            return theirs | (await write(client, layout, ours, generation) if ours else {})
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store._writer, "write", contended)
+            with pytest.raises(Unavailable, match=r"did not take 10 rows: .* try again") as refused:
+                await store.put(SPACE, [ngram(number) for number in range(30)], [(1, 2)])
+        assert refused.value.message.startswith("the store at ")
+        assert tries == [30] + [10] * (CONFLICT_TRIES - 1)
+        assert (store.counters.rows_written, store.counters.conflicts) == (20, 10 * CONFLICT_TRIES)
+        assert {context for _, context in await all_rows(store)} == {(n,) for n in range(30) if n % 3}
+        assert await store.outputs(SPACE) == ()  # so that trying again stores them once
+        await store.put(SPACE, [ngram(number) for number in range(0, 30, 3)], [(1, 2)])
+        assert (store.counters.rows_written, store.counters.outputs_logged) == (30, 1)
+
+
+async def test_a_row_that_cannot_be_kept_is_refused_before_anything_is_put(redis_server: RedisServer):
+    async with opened(redis_server.url) as store, raw(redis_server.url) as peer:
+        with pytest.raises(InvalidArgument, match="names token -1"):
+            await store.put(SPACE, [ngram(1), ngram(-1)])
+        assert await peer.dbsize() == 0
 
 
 async def test_operators_see_export_and_purge_a_tenant(redis_server: RedisServer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator
 
-from nacre.store.rows import PUBLIC, Namespace, Row, calibration
+from nacre.store.rows import PUBLIC, Namespace, Row
 from nacre.store.sightings import Sightings
 from nacre.store.store import StoreCounters
 from nacre.store.write_queue import FLUSH_KEYS, FLUSH_ROWS, Coalesced, WriteQueue
@@ -47,9 +47,9 @@ async def test_what_was_seen_once_waits_for_a_second_sighting():
     sink, counters = Sink(), StoreCounters()
     queue = WriteQueue(sink.apply, counters)
     for _ in range(2):
-        queue.offer(SPACE, [ngram(1, 2, 3, count=1), calibration(1, 1, 1, 1)])
+        queue.offer(SPACE, [ngram(1, 2, 3, count=1), ngram(4, count=2)])
         await queue.flush()
-    assert [row.kind for row in sink.rows] == ["calibration", "ngram", "calibration"]
+    assert [row.context for row in sink.rows] == [(4,), (1, 2, 3), (4,)]
     assert counters.rows_first_seen == 1
     other = Namespace("other", "target", "r1", "f" * 32)
     queue.offer(other, [ngram(1, 2, 3, count=1)])
