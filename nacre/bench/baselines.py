@@ -8,7 +8,7 @@ A name with a colon is a baseline with an argument: `sync:svip` is `sync` with t
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,13 @@ _CHOICES = {
     "style": ("", *STYLES),
     "way": ("", *WAYS),
     "without": ("", *PARTS),
+}
+#: What keys that are no text must be.
+_TYPES: dict[str, tuple[type, str]] = {
+    "drafter": (dict, "a table of settings"),
+    "verifier": (dict, "a table of settings"),
+    "local": (bool, "true or false"),
+    "predicts": (bool, "true or false"),
 }
 
 
@@ -100,6 +107,27 @@ def chosen_baselines(known: Mapping[str, Baseline], names: Sequence[str]) -> lis
     return found
 
 
+def runs_in(baseline: Baseline, kind: str) -> bool:
+    """Whether a scenario of that kind can measure it.
+
+    Many sessions at a time need a verifier of Nacre, over the wire that all have, or transformers' batching; one
+    session at a time is what transformers' batching is not for.
+    """
+    if kind == "throughput":
+        return baseline.way == "batching" or (baseline.kind == "nacre" and not (baseline.local or baseline.predicts))
+    return baseline.way != "batching"
+
+
+def check_kinds(scenario: str, kind: str, found: Iterable[Baseline], known: Mapping[str, Baseline]) -> None:
+    """Raises InvalidArgument for a baseline that a scenario of that kind cannot measure, naming those it can."""
+    for baseline in found:
+        if not runs_in(baseline, kind):
+            able = ", ".join(sorted(name for name, other in known.items() if runs_in(other, kind)))
+            raise InvalidArgument(
+                f"scenario {scenario} (kind {kind}) cannot measure baseline {baseline.name!r}; it can measure {able}"
+            )
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Raises NotFound or InvalidArgument."""
     try:
@@ -123,10 +151,28 @@ def _baseline(path: Path, name: str, table: Any) -> Baseline:
     unknown = set(table) - known
     if unknown:
         raise InvalidArgument(f"{where} has {min(unknown)!r}; a baseline has {', '.join(sorted(known))}")
+    for key, value in table.items():
+        expected, told = _TYPES.get(key, (str, "a text in quotes"))
+        if not isinstance(value, expected):
+            raise InvalidArgument(f"{where}: {key} is {value!r}; it must be {told}")
     baseline = Baseline(name, **{"about": "", **table})
     for key, choices in _CHOICES.items():
         if getattr(baseline, key) not in choices:
             raise InvalidArgument(f"{where}: {key} is {getattr(baseline, key)!r}; it must be one of {choices}")
-    load_settings(VerifierSettings, "verifier", flags_of(baseline.verifier))
-    load_settings(DrafterSettings, "drafter", flags_of(baseline.drafter or {}))
+    for key, kind in (("style", "lockstep"), ("way", "transformers")):
+        if bool(getattr(baseline, key)) != (baseline.kind == kind):
+            raise InvalidArgument(
+                f"{where}: kind is {baseline.kind!r} and {key} {getattr(baseline, key)!r}; "
+                f"a baseline of kind {kind} has a {key}, no other does"
+            )
+    _check_settings(where, "verifier", VerifierSettings, baseline.verifier)
+    _check_settings(where, "drafter", DrafterSettings, baseline.drafter or {})
     return baseline
+
+
+def _check_settings(where: str, service: str, kind: type, settings: Mapping[str, Any]) -> None:
+    known = {item.name for item in fields(kind)}
+    unknown = set(settings) - known
+    if unknown:
+        raise InvalidArgument(f"{where}: {service} has {min(unknown)!r}; it may have {', '.join(sorted(known))}")
+    load_settings(kind, service, flags_of(settings))

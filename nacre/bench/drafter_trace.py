@@ -41,7 +41,7 @@ from nacre.runtime.settings import DrafterSettings
 from nacre.runtime.verify_pass import EngineSession, Outcome, PassItem, VerifyPass
 from nacre.sampling import History, SamplingParams, completion_key
 from nacre.session import DrafterLimits, DrafterSession, Resolution, VerifierSession, open_session
-from nacre.session.observed import Observed, observations_of, prompt_observations
+from nacre.session.observed import Observed, observations_of
 from nacre.text import Vocabulary
 from nacre.tree import Node
 
@@ -292,11 +292,10 @@ class _Drafter:
         spent: list[int] = []
         self._timed(spent, self._proposer.committed, self._number, rollback.tokens, rollback.trunk)
         if traits.learns:
-            prompt = prompt_observations(tokens, outcome.prompt_end, outcome.prompt_best)
-            if prompt:  # with the first pass; a part of the beginning
-                reading: list[int] = []
-                self._timed(reading, self._proposer.observed, self._number, prompt)
-                self.tally.open_ns[-1] += sum(reading)
+            reading: list[int] = []
+            for piece in Observed.of_text(tokens, outcome.prompt_end, outcome.prompt_best):
+                self._timed(reading, self._proposer.observed, self._number, observations_of(tokens, piece))
+            self.tally.open_ns[-1] += sum(reading)  # with the first pass; a part of the beginning
             observed = Observed.of_pass(plan.committed, plan.parents, plan.tokens, outcome.best)
             seen = observations_of(tokens, observed)
             self._timed(spent, self._proposer.observed, self._number, seen)

@@ -14,13 +14,19 @@ from nacre.bench.tuning import WARM_UP_TOKENS, first_settings
 from nacre.drafting import needs_model
 
 #: Seconds: a process until it is ready, a prompt until its first token, a verify pass; and before and after it all.
-START_S, READ_S, PASS_S, AROUND_S = 8.5, 0.65, 0.033, 30.0
+START_S, READ_S, PASS_S, AROUND_S = 8.5, 0.55, 0.032, 20.0
+#: From one sample's last token to the next one's request: farewells, counts, a share of the writing of results.
+BETWEEN_S = 0.1
 #: A drafter without a model until it is ready.
 START_LIGHT_S = 2.5
 #: Seconds a token of transformers' ways to generate.
-TRANSFORMERS_S = {"plain": 0.075, "assisted": 0.065, "lookup": 0.085}
-#: Tokens a round of a lock-step client at its best length, and tokens a pass of Nacre without a network.
-ROUND_TOKENS, NACRE_TOKENS = 4.5, 3.5
+TRANSFORMERS_S = {"plain": 0.067, "assisted": 0.053, "lookup": 0.077}
+#: A round of a lock-step client at its best length: seconds without a network, and tokens.
+ROUND_S, ROUND_TOKENS = 0.053, 4.4
+#: Tokens a pass of Nacre without a network, how many fewer per second of round trip, and at least.
+NACRE_TOKENS, NACRE_LOST, NACRE_LEAST = 2.9, 8.0, 1.2
+#: A token while settings are searched costs so much more than with the best ones.
+SEARCHED = 1.5
 #: Drafters whose guesses are never right.
 USELESS = ("random", "silent")
 #: Many sessions: tokens a second at most, and the number of sessions that gives half of it.
@@ -53,7 +59,7 @@ def _scenario_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:
         for rtt_ms in scenario.rtt_ms:
             for baseline in baselines:
                 if rtt_ms == 0 or baseline.needs_wire:
-                    one_s = READ_S + (rtt_ms / 1e3) + scenario.tokens * _token_s(baseline, rtt_ms / 1e3)
+                    one_s = BETWEEN_S + READ_S + rtt_ms / 1e3 + scenario.tokens * _token_s(baseline, rtt_ms / 1e3)
                     seconds += samples * one_s + scenario.warm_ups * _warm_up_s(scenario, baseline, rtt_ms / 1e3)
     return seconds
 
@@ -81,19 +87,20 @@ def _warm_up_s(scenario: Scenario, baseline: Baseline, rtt_s: float) -> float:
     if settings:  # the neighbours of the best, and itself again; not the least
         settings += 2
     read_s = READ_S if baseline.kind == "transformers" else 0.0  # the verifiers know the prompt
-    return read_s + WARM_UP_TOKENS * token_s + settings * (read_s + rtt_s + scenario.tune_tokens * token_s)
+    tried_s = read_s + rtt_s + scenario.tune_tokens * token_s * SEARCHED
+    return read_s + WARM_UP_TOKENS * token_s + settings * tried_s
 
 
 def _token_s(baseline: Baseline, rtt_s: float) -> float:
     if baseline.kind == "transformers":
         return TRANSFORMERS_S.get(baseline.way, PASS_S)
     if baseline.kind == "lockstep":
-        return (PASS_S + rtt_s) / ROUND_TOKENS
+        return (ROUND_S + rtt_s) / ROUND_TOKENS
     if baseline.drafter is None or baseline.drafter.get("method") in USELESS:
         return PASS_S
     if not _drafts_with_model(baseline):
         return PASS_S / TABLE_TOKENS
-    return PASS_S / max(1.2, NACRE_TOKENS - 10 * rtt_s)
+    return PASS_S / max(NACRE_LEAST, NACRE_TOKENS - NACRE_LOST * rtt_s)
 
 
 def _loads_s(scenario: Scenario, baselines: Sequence[Baseline]) -> float:

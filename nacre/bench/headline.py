@@ -1,7 +1,8 @@
 """The headline: rows of `benchmarks/headline.toml`, each a figure of the run beside the bound it is to keep.
 
 A table of bounds gives one row per key: `at_least = { 0 = 2.2 }` is a row at RTT 0. What a run has not measured is
-neither reached nor missed: `ok` is None, and `why` says so.
+neither reached nor missed: `ok` is None, and `why` says so. A scenario's own file may have rows, too: they are judged
+where that scenario is asked for by name.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from nacre.bench.baselines import folder, read_toml
@@ -16,11 +18,14 @@ from nacre.bench.load import load_ratio
 from nacre.bench.predicted_loads import farthest, many_sessions, useless_drafters
 from nacre.bench.prediction import predictor
 from nacre.bench.results import Results
-from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s
+from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s, ttft_ratio
+from nacre.bench.scenarios import scenario_file
 from nacre.bench.trace import pass_times_kept_as, run_trace
 from nacre.errors import InvalidArgument
 
-KINDS = ("ratio", "load", "figure", "micro", "simulator")
+KINDS = ("ratio", "ttft", "load", "figure", "micro", "simulator")
+#: Kinds of rows that compare baselines.
+_COMPARED = ("ratio", "ttft", "load")
 _KEYS = {"name", "kind", "scenario", "of", "against", "figure", "micro", "at_least", "at_most", "reported"}
 NOT_MEASURED = "not measured in this run"
 
@@ -54,17 +59,27 @@ def headline_scenarios() -> tuple[str, ...]:
     return tuple(read_toml(folder() / "headline.toml")["scenarios"])
 
 
+def rows_of(names: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of what is asked for by these names: of the headline, or of a scenario. Raises InvalidArgument."""
+    files = [None if name == "headline" else scenario_file(name) for name in dict.fromkeys(names)]
+    return tuple(row for file in files for row in load_rows(file))
+
+
 def load_rows(path: Path | None = None) -> list[Row]:
-    """Raises InvalidArgument naming row and key."""
+    """The rows in a file; without one, those of the headline. Raises InvalidArgument naming row and key."""
     path = path or folder() / "headline.toml"
     rows: list[Row] = []
-    for raw in read_toml(path).get("row", ()):
-        unknown = set(raw) - _KEYS
-        if unknown or raw.get("kind") not in KINDS:
-            raise InvalidArgument(f"{path}: row {raw.get('name')!r} has {min(unknown, default='no known kind')!r}")
-        for bounds, most in ((raw.get("at_least", {}), False), (raw.get("at_most", {}), True)):
-            rows += [_row(raw, float(at), float(bound), most) for at, bound in bounds.items()]
-        rows += [_row(raw, float(at), None, False) for at in raw.get("reported", ())]
+    tables = read_toml(path).get("row", [])
+    for raw in tables if isinstance(tables, list) else [tables]:
+        _check_row(path, raw)
+        try:
+            for bounds, most in ((raw.get("at_least", {}), False), (raw.get("at_most", {}), True)):
+                rows += [_row(raw, float(at), float(bound), most) for at, bound in bounds.items()]
+            rows += [_row(raw, float(at), None, False) for at in raw.get("reported", ())]
+        except (AttributeError, TypeError, ValueError):
+            raise InvalidArgument(
+                f"{path}: bounds of row {raw['name']!r} are no numbers; write at_least = {{ 0 = 2.2 }}, reported = [50]"
+            ) from None
     return rows
 
 
@@ -92,13 +107,26 @@ def judged(rows: Sequence[Row], results: Results) -> list[dict[str, Any]]:
 
 
 def _ratio(row: Row, results: Results) -> Found:
-    here = [s for s in results.samples.values() if s.scenario == row.scenario and s.rtt_ms == row.at]
-    found = {name: [s for s in here if s.baseline == name] for name in (row.of, *row.against)}
-    rivals = {name: found[name] for name in row.against if found[name]}
-    if not found[row.of] or not rivals:
+    mine, rivals = _of_cell(row, results)
+    if not mine or not rivals:
         return Found(None, why=NOT_MEASURED)
     best = max(rivals, key=lambda name: tokens_per_s(rivals[name]))
-    return _told(ratio(found[row.of], rivals[best]), best)
+    return _told(ratio(mine, rivals[best]), best)
+
+
+def _ttft(row: Row, results: Results) -> Found:
+    mine, rivals = _of_cell(row, results)
+    if not mine or not rivals:
+        return Found(None, why=NOT_MEASURED)
+    best = min(rivals, key=lambda name: median(sample.ttft_ms for sample in rivals[name]))
+    return _told(ttft_ratio(mine, rivals[best]), best)
+
+
+def _of_cell(row: Row, results: Results) -> tuple[list[Sample], dict[str, list[Sample]]]:
+    """The samples of the row's cell: its own, and those of each rival that was measured."""
+    here = [s for s in results.samples.values() if s.scenario == row.scenario and s.rtt_ms == row.at]
+    rivals = {name: [s for s in here if s.baseline == name] for name in row.against}
+    return [s for s in here if s.baseline == row.of], {name: found for name, found in rivals.items() if found}
 
 
 def _told(found: Ratio | None, beside: str) -> Found:
@@ -122,7 +150,7 @@ def _figure(row: Row, results: Results) -> Found:
     here: list[Sample] = [
         s for s in results.samples.values() if (s.scenario, s.rtt_ms, s.baseline) == (row.scenario, row.at, row.of)
     ]
-    value = figures(here)[row.figure] if here else None
+    value = figures(here).get(row.figure) if here else None
     return Found(value, why="" if value is not None else NOT_MEASURED)
 
 
@@ -153,7 +181,20 @@ def _simulator(row: Row, results: Results) -> Found:
     return Found(value, why="" if value is not None else NOT_MEASURED, beside="nacre simulate")
 
 
-_KIND = {"ratio": _ratio, "load": _load, "figure": _figure, "micro": _micro, "simulator": _simulator}
+_KIND = {"ratio": _ratio, "ttft": _ttft, "load": _load, "figure": _figure, "micro": _micro, "simulator": _simulator}
+
+
+def _check_row(path: Path, raw: Any) -> None:
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise InvalidArgument(f"{path}: a row has no name; write a [[row]] table with name, kind and bounds")
+    unknown = set(raw) - _KEYS
+    if unknown or raw.get("kind") not in KINDS:
+        raise InvalidArgument(f"{path}: row {raw['name']!r} has {min(unknown, default='no known kind')!r}")
+    against = raw.get("against", [])
+    if not isinstance(against, list) or (raw["kind"] in _COMPARED and not against):
+        raise InvalidArgument(
+            f'{path}: against of row {raw["name"]!r} is {against!r}; name baselines: against = ["ar"]'
+        )
 
 
 def _row(raw: Mapping[str, Any], at: float, bound: float | None, most: bool) -> Row:

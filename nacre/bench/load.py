@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nacre.bench.baselines import Baseline
+from nacre.bench.baselines import Baseline, runs_in
 from nacre.bench.one_session import Asked, Told, generate
 from nacre.bench.rig import until_idle
 from nacre.bench.runners import Runners
@@ -78,6 +78,7 @@ async def run_load(
     if baseline.way == "batching":
         load = await _batching(runners, baseline, prompts, seeds, tokens, temperature, sessions, repeat)
         return replace(load, rtt_ms=rtt_ms)  # it has no network: it stands beside what it is compared with
+    assert runs_in(baseline, "throughput"), f"{baseline.name} would be measured as something else"
     rig = runners.rig
     address = await rig.verifier_for(baseline)
     wire, served = await rig.wire(address, rtt_ms), await rig.served(address)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nacre.bench.baselines import REFERENCE
+from nacre.bench.results import check_place, write_whole
 from nacre.bench.timeline import LANES
-from nacre.errors import FailedPrecondition, InvalidArgument, ResourceExhausted
+from nacre.errors import FailedPrecondition, InvalidArgument
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -17,11 +19,15 @@ def check_plot(path: Path) -> None:
     """Raises before anything is run if a plot could not be written in the end."""
     if path.suffix not in ENDINGS:
         raise InvalidArgument(f"--plot is {str(path)!r}; its name must end in one of {', '.join(ENDINGS)}")
+    check_place(path, "--plot")
     _pyplot()
 
 
 def plot(path: Path, summary: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one figure: speed-ups with their intervals above, the lanes of one generation below."""
+    """Writes one figure: speed-ups with their intervals above, the lanes of one generation below.
+
+    The file holds all of it or what it held before. Raises ResourceExhausted where it cannot be written.
+    """
     pyplot = _pyplot()
     cells = [cell for cell in summary.get("cells", ()) if cell["speedup"] and cell["baseline"] != REFERENCE]
     figure, axes = pyplot.subplots(2 if spans else 1, 1, figsize=(11, 8 if spans else 4.5), squeeze=False)
@@ -29,12 +35,12 @@ def plot(path: Path, summary: Mapping[str, Any], spans: Sequence[Mapping[str, An
     if spans:
         _lanes(axes[1][0], spans)
     figure.tight_layout()
+    drawn = io.BytesIO()
     try:
-        figure.savefig(path)
-    except OSError as error:
-        raise ResourceExhausted(f"cannot write {path} ({error.strerror or error}); name another --plot") from None
+        figure.savefig(drawn, format=path.suffix.removeprefix("."))
     finally:
         pyplot.close(figure)
+    write_whole(path, drawn.getvalue())
 
 
 def _speedups(axis: Any, cells: Sequence[Mapping[str, Any]]) -> None:

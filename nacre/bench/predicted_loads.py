@@ -1,8 +1,9 @@
 """What the simulator says of useless drafters and of many sessions, beside what the run has measured.
 
 Dials are those of `nacre.bench.prediction`. Useless drafters: V and what lies between two passes come from `ar` in the
-same cell, so what is predicted is that nothing is lost. Many sessions: the verifier's own V, scaled to the passes of
-the load; draft steps and guesses as measured with one session.
+same cell, the rules from what ships, with no drafter, one that never guesses, or one that never is right; so what is
+predicted is that those rules lose nothing to them. Many sessions: the verifier's own V, scaled to the passes of the
+load; draft steps and guesses as measured with one session.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from nacre.bench.prediction import Predictor, between_passes_ms, pass_times
 from nacre.bench.samples import Sample, tokens_per_s
 from nacre.bench.trace import load_trace
 from nacre.scheduling import PassCosts
+from nacre.sim.acceptance import Acceptance, DialledAcceptance
 from nacre.sim.capacity import predict
 from nacre.sim.dials import Dials, with_dials
 
-#: Drafters that help nobody, as policy and dials of the simulator.
-_USELESS: dict[str, dict[str, Any]] = {
-    "none": {"policy": "plain"},
-    "silent": {"policy": "plain"},
-    "random": {"policy": "nacre", "acceptance": [0.001], "draft_ms": [[1, 0.1]]},
+#: Drafters that help nobody: what they guess, and dials of the simulator.
+_NOTHING, _WRONG = DialledAcceptance(()), DialledAcceptance((0.001,))
+_USELESS: dict[str, tuple[Acceptance, dict[str, Any]]] = {
+    "none": (_NOTHING, {"drafters_per_session": 0}),
+    "silent": (_NOTHING, {"draft_ms": [[1, 0.1]]}),
+    "random": (_WRONG, {"draft_ms": [[1, 0.1]]}),
 }
 #: A row beyond the first, where nothing but passes of one row was measured: a share of the pass.
 _ROW_SHARE = 0.02
@@ -48,7 +51,7 @@ def useless_drafters(samples: Iterable[Sample], scenario: str) -> list[Predictio
     """For every cell of a baseline that helps nobody."""
     here = [s for s in samples if s.scenario == scenario and s.temperature == 1.0]
     told = []
-    for baseline, changes in _USELESS.items():
+    for baseline, (acceptance, changes) in _USELESS.items():
         for rtt_ms in sorted({s.rtt_ms for s in here if s.baseline == baseline}):
             mine = [s for s in here if (s.baseline, s.rtt_ms) == (baseline, rtt_ms)]
             plain = [s for s in here if (s.baseline, s.rtt_ms) == (REFERENCE, rtt_ms) and len(s.pass_ms) > 1]
@@ -60,6 +63,7 @@ def useless_drafters(samples: Iterable[Sample], scenario: str) -> list[Predictio
                 Dials(),
                 {
                     **changes,
+                    "policy": "nacre",
                     "pass_ms": [[1, alone_ms], [2, alone_ms * (1 + _ROW_SHARE)]],
                     "overhead_ms": between_passes_ms(plain),
                     "output_tokens": len(mine[0].tokens),
@@ -67,7 +71,7 @@ def useless_drafters(samples: Iterable[Sample], scenario: str) -> list[Predictio
                     "requests": len(mine),
                 },
             )
-            predicted = predict(dials).session_tokens_per_s
+            predicted = predict(dials, acceptance).session_tokens_per_s
             told.append(Prediction(baseline, rtt_ms, predicted or 0.0, tokens_per_s(mine)))
     return told
 

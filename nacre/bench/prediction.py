@@ -5,6 +5,9 @@ what lies between two passes from `ar`; the draft step from the drafter's own co
 Acceptance is the run's trace, of the same texts (`nacre.bench.trace`). So what is predicted is how these times and
 guesses play together: the protocol.
 
+Efficiency is counted from a drafter without bookkeeping: its step is what the proposer itself took (`propose_ms`).
+Where a run has not counted that, the whole step stands for it, and efficiency comes out too high.
+
 V and d are taken as they were while the other side was working, too: where both share memory, that is what they cost.
 """
 
@@ -38,8 +41,11 @@ class Predictor:
     acceptance: RecordedAcceptance
     known: tuple[tuple[int, float], ...]
 
-    def dials(self, baseline: str, rtt_ms: float) -> Dials | None:
-        """The deployment that a cell was; None where too little of it was measured."""
+    def dials(self, baseline: str, rtt_ms: float, *, proposer_only: bool = False) -> Dials | None:
+        """The deployment that a cell was; None where too little of it was measured.
+
+        `proposer_only`: a draft step takes what its proposer took, where that was counted.
+        """
         cell = self.cell(baseline, rtt_ms)
         steps = sum(s.counts.get("draft_steps", 0) for s in cell)
         points = pass_times(s for s in self.samples if s.baseline == baseline)
@@ -49,7 +55,8 @@ class Predictor:
         points = scaled(beyond(points, self.known), cell)
         if not steps or len(points) < 2:
             return None
-        step_ms = sum(s.counts["draft_ms"] for s in cell) / steps
+        counted = "propose_ms" if proposer_only and all("propose_ms" in s.counts for s in cell) else "draft_ms"
+        step_ms = sum(s.counts[counted] for s in cell) / steps
         changes: dict[str, Any] = {
             "policy": POLICIES[baseline],
             "draft_ms": [[1, step_ms]],
@@ -71,7 +78,7 @@ class Predictor:
 
     def efficiency(self, rtt_ms: float) -> float | None:
         """Measured tokens/s of `nacre` over what is possible with these passes, draft steps and guesses."""
-        dials = self.dials("nacre", rtt_ms)
+        dials = self.dials("nacre", rtt_ms, proposer_only=True)
         if dials is None:
             return None
         return tokens_per_s(self.cell("nacre", rtt_ms)) / ideal_throughput(self.acceptance, dials)

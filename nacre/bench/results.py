@@ -1,4 +1,4 @@
-"""The results file: written whole or not at all, and only ever continued by the same code with the same dials."""
+"""The results file: written whole or not at all, and only continued by the same code, dials and kind of machine."""
 
 from __future__ import annotations
 
@@ -17,17 +17,33 @@ from pathlib import Path
 from typing import Any
 
 from nacre.bench.samples import Sample
-from nacre.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted
+from nacre.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted
 
 FORMAT = 1
-LIBRARIES = ("nacre", "torch", "transformers", "tokenizers", "numpy", "grpcio", "protobuf", "uvloop", "psutil")
-#: Samples are precious and small: what is new is written this often, and at the end.
-SAVE_EVERY_S = 5.0
+#: `scikit-learn` changes what transformers' assisted generation does where it is installed.
+LIBRARIES = (
+    "nacre",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "uvloop",
+    "psutil",
+    "scikit-learn",
+)
+#: What is new is written this often, and at the end; but writing a long run's file takes no more than this share of it.
+SAVE_EVERY_S, MOST_SAVING = 5.0, 0.02
+#: Where the source of what is measured lies, and what of it counts.
+_PACKAGES = ("nacre", "verifier_service", "drafter_service", "kernels")
+_SOURCES = ("*.py", "*.c", "*.h", "*.proto", "*.toml")
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(slots=True)
 class Results:
-    """What a run has measured. `identity` is what must be equal for a run to be continued; `notes` are remarks."""
+    """What a run has measured. `identity` is what must be equal for a run to be continued."""
 
     identity: dict[str, Any]
     path: Path | None = None
@@ -42,6 +58,7 @@ class Results:
     #: Seconds that each step of the run took, resumed runs together; starts of processes are part of the steps.
     took_s: dict[str, float] = field(default_factory=dict)
     _saved_at: float = 0.0
+    _saving_s: float = 0.0  # what that took
 
     def add(self, sample: Sample) -> None:
         self.samples[sample.key] = sample
@@ -106,19 +123,29 @@ class Results:
         """Writes the file, if there is anything to keep: a reader sees the old one or the new one."""
         if self.path is None or not (self.samples or self.kept):
             return
-        self._saved_at = time.monotonic()
+        began = time.monotonic()
         write_whole(self.path, json.dumps(self.as_dict(), allow_nan=False) + "\n")
+        self._saved_at = time.monotonic()
+        self._saving_s = self._saved_at - began
 
     def _save_in_time(self) -> None:
-        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+        if time.monotonic() - self._saved_at > max(SAVE_EVERY_S, self._saving_s / MOST_SAVING):
             self.save()
 
 
-def write_whole(path: Path, text: str) -> None:
+def check_place(path: Path, flag: str) -> None:
+    """Raises InvalidArgument before anything runs if `path`, given with that flag, could not be written in the end."""
+    if path.exists() and not path.is_file():
+        raise InvalidArgument(f"{flag} is {path}, which is there and no file; name a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InvalidArgument(f"{path.parent} is no folder that can be written to; name another {flag}")
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
     """Raises ResourceExhausted where it cannot be written; then what was there before is there still."""
     making = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        making.write_text(text, encoding="utf-8")
+        making.write_bytes(content.encode() if isinstance(content, str) else content)
         making.replace(path)
     except OSError as error:
         raise ResourceExhausted(f"cannot write {path} ({error.strerror or error}); name another file") from None
@@ -157,9 +184,11 @@ def read_results(path: Path) -> dict[str, Any]:
     return raw
 
 
-def source_state() -> dict[str, str]:
-    """The commit the code is of, and a hash of what has changed since ("" if nothing); empty outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+def source_state(root: Path = _ROOT) -> dict[str, str]:
+    """The commit the code is of, and a hash of what has changed since ("" if nothing); empty outside a checkout.
+
+    Files of the packages that git does not know yet have changed, too.
+    """
 
     def git(*arguments: str) -> bytes:
         done = subprocess.run(  # noqa: S603
@@ -170,18 +199,32 @@ def source_state() -> dict[str, str]:
         )
         return done.stdout if done.returncode == 0 else b""
 
+    new = [f"{package}/{kind}" for package in _PACKAGES for kind in _SOURCES]
     try:
         commit = git("rev-parse", "HEAD").decode().strip()
-        changed = git("diff", "HEAD", "--", "*.py", "*.c", "*.h", "*.proto", "*.toml")
+        changed = git("diff", "HEAD", "--", *_SOURCES)
+        for name in git("ls-files", "-z", "--others", "--exclude-standard", "--", *new).split(b"\0")[:-1]:
+            changed += name + b"\0" + _content(root / os.fsdecode(name))
     except (OSError, subprocess.TimeoutExpired):
         return {"commit": "", "dirty": ""}
     return {"commit": commit, "dirty": hashlib.sha256(changed).hexdigest()[:12] if changed else ""}
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # gone meanwhile, or a link to nothing
+        return b""
+
+
+def machine() -> dict[str, Any]:
+    """What of the hardware must be equal for figures to compare."""
+    return {"processor": _processor(), "cores": os.cpu_count()}
+
+
 def hardware() -> dict[str, Any]:
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
+        **machine(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "load": round(os.getloadavg()[0], 2),

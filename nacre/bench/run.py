@@ -15,17 +15,17 @@ from nacre.bench import trace
 from nacre.bench.baselines import REFERENCE, Baseline
 from nacre.bench.drafters import from_the_first, measure, missing_cells, tenant_of
 from nacre.bench.given import expected_answer
-from nacre.bench.headline import judged, load_rows
+from nacre.bench.headline import Row, judged
 from nacre.bench.load import LoadOptions, check_texts, run_load
-from nacre.bench.one_session import Told
-from nacre.bench.results import Results, now, source_state, versions
+from nacre.bench.results import Results, machine, now, source_state, versions
 from nacre.bench.rig import RigOptions, Served
 from nacre.bench.runners import Runners
 from nacre.bench.samples import Sample
 from nacre.bench.scenarios import Scenario
 from nacre.bench.summary import summary
 from nacre.bench.timeline import timeline
-from nacre.bench.tuning import WARM_UP_TOKENS, Settings, best_settings, first_settings
+from nacre.bench.tuning import Settings
+from nacre.bench.warm_up import warmed_up
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
 
@@ -56,7 +56,7 @@ class Plan:
     rig: RigOptions
     seed: int = 1
     load: LoadOptions = LoadOptions()  # noqa: RUF009  a frozen value
-    headline: bool = False
+    rows: tuple[Row, ...] = ()  # what is told of the figures in the end
     timelines: bool = False
 
     def identity(self) -> dict[str, Any]:
@@ -64,6 +64,7 @@ class Plan:
         kinds = sorted({kind for scenario in self.scenarios for kind in scenario.text})
         return {
             **source_state(),
+            "machine": machine(),
             "scenarios": [asdict(scenario) for scenario in self.scenarios],
             "baselines": {name: [asdict(item) for item in items] for name, items in self.baselines.items()},
             "rig": asdict(self.rig) | {key: Path(getattr(self.rig, key)).name for key in ("target", "draft", "base")},
@@ -103,9 +104,10 @@ class Bench:
             self.results.memory_mb |= self.rig.peak_memory_mb()
             took_s = self.results.took_s
             took_s[STARTS] = round(took_s.get(STARTS, 0.0) + self.rig.starting_s, 3)
+            self.results.save()  # whatever becomes of the figures, what was measured is kept
             self.results.summary = summary(self.results)
-            if self.plan.headline:
-                self.results.summary["rows"] = judged(load_rows(), self.results)
+            if self.plan.rows:
+                self.results.summary["rows"] = judged(self.plan.rows, self.results)
             self.results.save()
 
     def _kind(self, name: str) -> Callable[[Scenario], Awaitable[None]]:
@@ -139,7 +141,7 @@ class Bench:
         pass_times = (await self._any_served()).model.pass_times
         self.results.keep(trace.pass_times_kept_as(scenario.name), [(point.rows, point.ms) for point in pass_times])
         jobs = await self.runners.yardsticks()
-        with self.steps.step(f"{scenario.name}: what is guessed along these texts", total=len(missing)) as advance:
+        with self._step(f"{scenario.name}: what is guessed along these texts", total=len(missing)) as advance:
             for sample in missing:
                 job = {
                     "way": "trace",
@@ -260,8 +262,16 @@ class Bench:
         with self._step(f"{title}, warming up and tuning"):
             needed = {baseline.name for baseline, _, _ in missing}
             for baseline in (baseline for baseline in baselines if baseline.name in needed):
-                warm_ups = prompts.warm_ups[: scenario.warm_ups]
-                settings[baseline.name] = await self._warm_up(scenario, baseline, warm_ups, temperature, rtt_ms)
+                settings[baseline.name] = await warmed_up(
+                    self.runners,
+                    self.results,
+                    scenario,
+                    baseline,
+                    prompts.warm_ups[: scenario.warm_ups],
+                    [self._seed(PROMPT_SET + number, 0) for number in range(scenario.warm_ups)],
+                    temperature=temperature,
+                    rtt_ms=rtt_ms,
+                )
         with self._step(title, total=len(missing)) as advance:
             for baseline, prompt, seed in missing:
                 told = await self.runners.generate(
@@ -296,60 +306,6 @@ class Bench:
                 self.results.add(sample)
                 advance(1)
 
-    async def _warm_up(
-        self,
-        scenario: Scenario,
-        baseline: Baseline,
-        prompts: Sequence[tuple[int, ...]],
-        temperature: float,
-        rtt_ms: float,
-    ) -> Settings:
-        """Runs every path once, and finds the best dials of a baseline that has some; returns those."""
-
-        fixed = replace(baseline, policy="")
-
-        async def one(settings: Settings, number: int, tokens: int, what: Baseline = baseline) -> Told:
-            return await self.runners.generate(
-                what,
-                prompts[number],
-                tokens=tokens,
-                temperature=temperature,
-                seed=self._seed(PROMPT_SET + number, 0),
-                rtt_ms=rtt_ms,
-                settings=settings,
-                read_before=True,  # only decoding counts here
-            )
-
-        async def samples(settings: Settings) -> list[Told]:
-            return [await one(settings, number, WARM_UP_TOKENS) for number in range(len(prompts))]
-
-        async def speeds(all_settings: Sequence[Settings]) -> list[float]:
-            tokens, seconds = [0] * len(all_settings), [0.0] * len(all_settings)
-            for number in range(len(prompts)):
-                for place, settings in enumerate(all_settings):
-                    told = await one(settings, number, scenario.tune_tokens)
-                    tokens[place] += sum(told.arrival_tokens[1:])
-                    seconds[place] += told.arrivals_s[-1] - told.arrivals_s[0]
-            return [count / each for count, each in zip(tokens, seconds, strict=True)]
-
-        known = f"tuned/{baseline.name}/{rtt_ms:g}/{temperature:g}"
-        first = first_settings(baseline)
-        if known in self.results.kept:
-            best: Settings = self.results.kept[known]["best"]
-            await samples(best)
-            return best
-        if baseline.policy:
-            # What passes and rounds cost must be known at several lengths before a policy weighs them.
-            for settings in first_settings(fixed):
-                await one(settings, 0, WARM_UP_TOKENS, fixed)
-        if not first:
-            await samples({})
-            return {}
-        told = await samples(first[0])
-        best, tried = await best_settings(first_settings(baseline, ratio=_ratio(told)), speeds)
-        self.results.keep(known, {"best": best, "tried": tried})
-        return best
-
     def _seed(self, prompt: int, seed: int) -> int:
         return (self.plan.seed * 1_000_003 + seed) * 1_000_003 + prompt
 
@@ -368,13 +324,6 @@ class Bench:
     async def _any_served(self) -> Served:
         with self._step("reading the prompts"):
             return await self.rig.served(await self.rig.verifier({}))
-
-
-def _ratio(told: Sequence[Told]) -> float | None:
-    """Duration of a pass over that of a draft step, where both are told."""
-    passes = [t.counts["verify_ms"] / t.counts["passes"] / 1e3 for t in told if t.counts.get("passes")]
-    steps = [t.extra["draft_step_s"] for t in told if t.extra.get("draft_step_s")]
-    return sum(passes) / len(passes) / (sum(steps) / len(steps)) if passes and steps else None
 
 
 @lru_cache(maxsize=8)

@@ -147,7 +147,7 @@ class Runners:
             return {}
         stub: Any = drafter_pb2_grpc.DrafterStub(self.rig.channel(drafter))
         now = await stub.GetDrafter(drafter_pb2.GetDrafterRequest())
-        return {"draft_steps": now.steps, "draft_ms": now.busy_ms}
+        return {"draft_steps": now.steps, "draft_ms": now.busy_ms, "propose_ms": now.propose_ms}
 
     async def yardsticks(self) -> Jobs:
         """transformers, on the verifier's core: it idles while they run."""

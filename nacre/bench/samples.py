@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ COUNTS = (
     "prefill_ms",
     "draft_steps",
     "draft_ms",
+    "propose_ms",
     "drafter_busy_ms",
 )
 RESAMPLES = 2000
@@ -79,7 +80,8 @@ class Sample:
         return sum(self.arrival_tokens[1:])
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What JSON takes. Not a deep copy: a run's samples are written many times."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> Sample:
@@ -151,7 +153,7 @@ def repeated_share(texts: Iterable[Sequence[int]], n: int = 4) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A speed-up with its 95 % interval, and from how many prompts."""
+    """A figure over another one with its 95 % interval, and from how many prompts."""
 
     value: float
     low: float
@@ -178,6 +180,33 @@ def ratio(samples: Sequence[Sample], against: Sequence[Sample], seed: int = 0) -
     value = float(of(np.arange(len(prompts))[None, :])[0])
     low, high = np.quantile(of(picks), [TAIL, 1 - TAIL])
     return Ratio(value, float(low), float(high), len(prompts))
+
+
+def ttft_ratio(samples: Sequence[Sample], against: Sequence[Sample], seed: int = 0) -> Ratio | None:
+    """Median TTFT of `samples` over that of `against`, over the texts both have; None without such texts.
+
+    The interval is a percentile bootstrap over prompts, as that of `ratio`: a prompt's length decides its TTFT.
+    """
+    ours, theirs = ({_text(sample): sample.ttft_ms for sample in some} for some in (samples, against))
+    by_prompt: dict[int, list[tuple[float, float]]] = {}
+    for text in sorted(ours.keys() & theirs.keys()):
+        by_prompt.setdefault(text[0], []).append((ours[text], theirs[text]))
+    if not by_prompt:
+        return None
+    tables = [np.array(pairs) for pairs in by_prompt.values()]  # [texts of the prompt, 2] each
+
+    def of(chosen: Iterable[int]) -> float:
+        mine, other = np.median(np.concatenate([tables[index] for index in chosen]), axis=0)
+        return float(mine / other)
+
+    picks = np.random.default_rng(seed).integers(0, len(tables), (RESAMPLES, len(tables)))
+    low, high = np.quantile([of(chosen) for chosen in picks], [TAIL, 1 - TAIL])
+    return Ratio(of(range(len(tables))), float(low), float(high), len(tables))
+
+
+def _text(sample: Sample) -> tuple[int, int, float]:
+    """Prompt, seed and temperature: what makes two samples continue the same prompt with the same noise."""
+    return (sample.prompt, sample.seed, sample.temperature)
 
 
 def _by_prompt(samples: Sequence[Sample], prompts: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Scenarios: what is run, as data. `benchmarks/NAME.toml` is one scenario.
 
 A scenario is a grid: baselines x round-trip times x temperatures x prompts x seeds; one with several kinds
-of text is run as one scenario for each (`by_text`). Keys of its `[quick]` table replace those above for `--quick`.
+of text is run as one scenario for each (`by_text`). Keys of its `[quick]` table replace those above for `--quick`; its
+`[[row]]` tables are figures to tell of a run (`headline`).
 """
 
 from __future__ import annotations
@@ -54,14 +55,22 @@ def scenario_files() -> list[Path]:
     return sorted(path for path in folder().glob("*.toml") if path.stem not in _NOT_SCENARIOS)
 
 
-def load_scenario(name: str, *, quick: bool = False) -> Scenario:
-    """By name, or by the path of a file of one's own. Raises NotFound or InvalidArgument."""
+def scenario_file(name: str) -> Path:
+    """Of a scenario by name, or by the path of a file of one's own. Raises InvalidArgument if there is none."""
     path = Path(name) if name.endswith(".toml") else folder() / f"{name}.toml"
     if not path.is_file() or path.stem in _NOT_SCENARIOS:
         known = ", ".join(["headline", *(file.stem for file in scenario_files())])
         raise InvalidArgument(f"scenario {name!r} is unknown; there are {known}, or give the path of a .toml file")
-    raw = read_toml(path)
+    return path
+
+
+def load_scenario(name: str, *, quick: bool = False) -> Scenario:
+    """By name or path, see `scenario_file`. Raises NotFound or InvalidArgument."""
+    path = scenario_file(name)
+    raw = {key: value for key, value in read_toml(path).items() if key != "row"}
     hurried = raw.pop("quick", {})
+    if not isinstance(hurried, dict):
+        raise InvalidArgument(f"{path}: quick is {hurried!r}; it must be a table of what --quick changes")
     return scenario_from(path.stem, {**raw, **(hurried if quick else {})}, str(path))
 
 
@@ -83,7 +92,7 @@ def checked(scenario: Scenario, where: str) -> Scenario:
         raise InvalidArgument(f"{where}: kind is {scenario.kind!r}; it must be one of {', '.join(KINDS)}")
     for key, most in MOST.items():
         value = getattr(scenario, key)
-        if not isinstance(value, int) or not 1 <= value <= most:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise InvalidArgument(f"{where}: {key} is {value}; it must be a whole number from 1 to {most}")
     if scenario.tokens < 2:
         raise InvalidArgument(f"{where}: tokens is {scenario.tokens}; speed needs at least 2")
@@ -91,6 +100,8 @@ def checked(scenario: Scenario, where: str) -> Scenario:
     _check_all(where, "temperature", scenario.temperature, 0, 1e6)
     _check_all(where, "sessions", scenario.sessions, 1, 1024)
     _check_all(where, "rows", scenario.rows, 2, MOST_ROWS, whole=True)
+    for key in ("baselines", "methods", "text"):
+        _check_words(where, key, getattr(scenario, key))
     for text in scenario.text or ("",):
         if text not in TEXTS:
             raise InvalidArgument(f"{where}: text has {text!r}; it must be of {', '.join(TEXTS)}")
@@ -108,6 +119,12 @@ def by_text(scenario: Scenario) -> tuple[Scenario, ...]:
     if len(scenario.text) == 1:
         return (scenario,)
     return tuple(replace(scenario, name=f"{scenario.name}-{text}", text=(text,)) for text in scenario.text)
+
+
+def _check_words(where: str, key: str, values: Sequence[Any]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise InvalidArgument(f"{where}: {key} has {value!r}; it must be a list of names, each in quotes")
 
 
 def _check_all(

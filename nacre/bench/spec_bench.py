@@ -1,6 +1,8 @@
 """Samples in the format of Spec-Bench's model answers (Xia et al. 2024), one JSON object a line.
 
-Spec-Bench's `speed.py` divides new tokens by wall time and averages `accept_lengths`; both are per turn: one here.
+Spec-Bench's `speed.py` divides new tokens by wall time and averages `accept_lengths`; both are per turn: one here. It
+picks lines by `category`, which is the scenario here. A question is a prompt of a scenario: those of two scenarios may
+be other texts, so they never share an id.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from nacre.bench.samples import Sample
 
 def write_spec_bench(path: Path, samples: Sequence[Sample]) -> None:
     """One line per sample. `wall_time` is seconds from the request, the prompt's own time included."""
+    questions = sorted({_question(sample) for sample in samples})
+    ids = {question: number for number, question in enumerate(questions)}
     lines = [
         {
-            "question_id": sample.prompt,
-            "category": "code",
+            "question_id": ids[_question(sample)],
+            "category": sample.scenario,
             "answer_id": uuid.uuid5(uuid.NAMESPACE_OID, repr(sample.key)).hex,
             "model_id": f"{sample.baseline}-rtt{sample.rtt_ms:g}-temperature-{sample.temperature:g}",
             "choices": [
@@ -39,3 +43,7 @@ def write_spec_bench(path: Path, samples: Sequence[Sample]) -> None:
         for sample in samples
     ]
     write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _question(sample: Sample) -> tuple[str, int]:
+    return (sample.scenario, sample.prompt)

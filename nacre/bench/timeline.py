@@ -1,7 +1,9 @@
 """What happened when in one generation: lanes of drafter, wire and verifier, read from the rig's own observations.
 
 The wire's times are the proxy's; a pass is placed before the message that brought its tokens, as long as the verifier
-says it took; drafts show where their bytes enter the wire. All in milliseconds from the request.
+says it took. A drafter tells how many steps it took and how long they were together, not when each one was: its lane
+marks when drafts left it, where their bytes enter the wire. Without a wire (RTT 0) both lanes stay empty. All in
+milliseconds from the request.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ LENGTHS = (2, 4, 8, 14)
 MOST_LENGTH = 48
 #: What a path is run with once before anything is tuned or measured.
 WARM_UP_TOKENS = 24
+#: What transformers does where nobody says anything.
+HF_DEFAULT: Settings = {"schedule": "constant", "length": 20, "confidence": 0.4}
 #: Dials of pacing policies whose released defaults were chosen for other machines.
 POLICY_DIALS: dict[str, list[Settings]] = {
     "banditspec": [{"arms": [1, 2, 3, 4]}, {"arms": [2, 4, 6, 8, 10]}],
@@ -42,7 +44,7 @@ def first_settings(baseline: Baseline, *, ratio: float | None = None) -> list[Se
     if baseline.way == "assisted":
         constant = [{"schedule": "constant", "length": length} for length in (2, 4, 8)]
         confident = [{"schedule": "constant", "length": 12, "confidence": bound} for bound in (0.3, 0.6)]
-        return [*constant, {"schedule": "heuristic", "length": 4}, *confident]
+        return [*constant, {"schedule": "heuristic", "length": 4}, *confident, HF_DEFAULT]
     if baseline.way == "lookup":
         return [{"length": length, "ngram": ngram} for length in (3, 10) for ngram in (2, 3)]
     return []

@@ -72,6 +72,7 @@ class Yardsticks:
         self._dtype, self._threads = dtype, threads
         self._target: Any = None
         self._assistant: Any = None
+        self._assisted: Mapping[str, Any] | None = None
         self._proposer: Any = None
         self._traces: Any = None
 
@@ -116,13 +117,18 @@ class Yardsticks:
         return {"tokens": tokens, "arrivals_s": times, "arrival_tokens": counts}
 
     def _assistant_with(self, settings: Mapping[str, Any]) -> Any:
+        """The draft model with these settings. While they stay the same, what transformers has made of them stays, too:
+        its heuristic schedule carries the number of tokens from one generation to the next.
+        """
         if self._assistant is None:
             loaded = load_model(located(self._names[1]), dtype="float32", device="cpu", threads=self._threads)
             self._assistant = never_ending(loaded.model)
-        config = self._assistant.generation_config
-        config.num_assistant_tokens = settings["length"]
-        config.num_assistant_tokens_schedule = settings["schedule"]
-        config.assistant_confidence_threshold = settings.get("confidence", NO_CONFIDENCE)
+        if settings != self._assisted:
+            config = self._assistant.generation_config
+            config.num_assistant_tokens = settings["length"]
+            config.num_assistant_tokens_schedule = settings["schedule"]
+            config.assistant_confidence_threshold = settings.get("confidence", NO_CONFIDENCE)
+            self._assisted = dict(settings)
         return self._assistant
 
     def _trace(self, job: Mapping[str, Any]) -> dict[str, Any]:

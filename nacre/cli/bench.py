@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -78,10 +77,11 @@ def bench(
     nacre bench rtt --resume bench-rtt-20260101-120000.json
     """
     from nacre.bench.estimate import estimated_s
-    from nacre.bench.headline import headline_scenarios
+    from nacre.bench.headline import headline_scenarios, rows_of
+    from nacre.bench.libraries import check_libraries
     from nacre.bench.load import LoadOptions
     from nacre.bench.plots import check_plot, plot
-    from nacre.bench.results import Results, resumed
+    from nacre.bench.results import Results, check_place, resumed
     from nacre.bench.rig import Rig, RigOptions
     from nacre.bench.run import Bench, Plan
     from nacre.bench.runners import Runners
@@ -106,13 +106,19 @@ def bench(
         "baselines": _names(baselines),
         "methods": _names(methods),
     }
-    headline = "headline" in scenarios
+    if plot_file is not None:
+        check_plot(Path(plot_file))
+    if spec_bench is not None:
+        check_place(Path(spec_bench), "--spec-bench")
+    rows, headline = rows_of(scenarios), "headline" in scenarios
     if headline:
         scenarios = [name for given in scenarios for name in (headline_scenarios() if given == "headline" else [given])]
     chosen = _scenarios(scenarios, quick, {key: value for key, value in changes.items() if value is not None})
+    compared = _baselines(chosen)
+    check_libraries(baseline for found in compared.values() for baseline in found)
     plan = Plan(
         scenarios=tuple(chosen),
-        baselines=_baselines(chosen),
+        baselines=compared,
         rig=RigOptions(
             target=inflated_target(target, parameters),
             draft=draft_model(draft, target),
@@ -130,12 +136,10 @@ def bench(
             goodput_ttft_ms=goodput_ttft,
             goodput_tpot_ms=goodput_tpot,
         ),
-        headline=headline,
+        rows=rows,
         timelines=plot_file is not None,
     )
     _check_load(plan)
-    if plot_file is not None:
-        check_plot(Path(plot_file))
     if resume is not None:
         results = resumed(Path(resume), plan.identity())
     else:
@@ -195,11 +199,12 @@ def _check_load(plan: Plan) -> None:
 
 def _new_file(name: str) -> Path:
     """A place for results, known to be free and writable before anything is measured."""
+    from nacre.bench.results import check_place
+
     path = Path(name)
     if path.exists():
         raise InvalidArgument(f"{path} exists; go on with it by --resume {path}, or name another --out")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InvalidArgument(f"{path.parent} is no folder that can be written to; name another --out")
+    check_place(path, "--out")
     return path
 
 
@@ -210,15 +215,23 @@ def _scenarios(names: list[str], quick: bool, changes: dict[str, Any]) -> list[S
     for name in dict.fromkeys(names):
         scenario = load_scenario(name, quick=quick)
         found += by_text(checked(replace(scenario, **changes), name))
+    names = [scenario.name for scenario in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InvalidArgument(f"two scenarios are called {twice[0]!r}, and figures go by that name; rename one's file")
     return found
 
 
 def _baselines(scenarios: list[Scenario]) -> dict[str, Any]:
-    from nacre.bench.baselines import load_baselines
+    from nacre.bench.baselines import check_kinds, load_baselines
     from nacre.bench.drafters import scenario_baselines
 
     known = load_baselines()
-    return {scenario.name: scenario_baselines(scenario, known) for scenario in scenarios}
+    found: dict[str, Any] = {}
+    for scenario in scenarios:
+        found[scenario.name] = scenario_baselines(scenario, known)
+        check_kinds(scenario.name, scenario.kind, found[scenario.name], known)
+    return found
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:

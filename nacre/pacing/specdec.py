@@ -1,7 +1,9 @@
 """Stop when a reject somewhere in the chain has become likely.
 
 Source: SpecDec++ (Huang, Guo and Wang 2024): a trained head estimates each guess's acceptance; a draft ends once the
-chance of at least one reject, 1 - Π acceptance, exceeds a threshold. Our head and its inputs: `acceptance_head.py`.
+chance of at least one reject, 1 - Π acceptance, exceeds a threshold. As in the released code, a guess is judged when
+the next one has been made: the first evaluation is of a token that is verified already, and counts as 1. Our head and
+its inputs: `acceptance_head.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from nacre.pacing.round_tree import RoundNode, features_of
 
 
 class SpecDecPolicy(ChainPolicy):
-    """A chain of `least` to `most` guesses that ends where 1 - Π acceptance > `threshold`.
+    """A chain of `least` to `most` guesses that ends where 1 - Π acceptance > `threshold`, the last guess apart.
 
     `head` is the draft model whose head is used: a bundled model or a directory.
     """
@@ -31,6 +33,6 @@ class SpecDecPolicy(ChainPolicy):
         if len(line) < self._least:
             return True
         survives = 1.0
-        for node in line:
+        for node in line[:-1]:
             survives *= self._head.acceptance(features_of(node, "specdec++"), node.survival, node.depth)
         return 1.0 - survives <= self._threshold

@@ -66,10 +66,33 @@ def test_the_list_names_scenarios_and_baselines(capfd: pytest.CaptureFixture[str
         (["rtt", "--parameters", "0", "--resume", "none.json"], "none.json does not exist"),
         (["rtt", "--parameters", "0", "--out", "no/where.json"], "no folder that can be written to"),
         (["rtt", "--parameters", "0", "--plot", "plot.txt"], "must end in one of"),
+        (["rtt", "--parameters", "0", "--plot", "no/plot.png"], "name another --plot"),
+        (["rtt", "--parameters", "0", "--spec-bench", "no/answers.jsonl"], "name another --spec-bench"),
+        (["rtt", "--parameters", "0", "--spec-bench", "."], "--spec-bench is ., which is there and no file"),
+        (["throughput", "--baselines", "sync"], "cannot measure baseline 'sync'; it can measure ar, hf-batching, "),
+        (["throughput", "--baselines", "nacre,hf-ar"], "cannot measure baseline 'hf-ar'"),
+        (["rtt", "--baselines", "hf-batching"], "(kind latency) cannot measure baseline 'hf-batching'"),
     ],
 )
 def test_mistakes(capfd: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
     assert said in mistake(capfd, *arguments)
+
+
+def test_two_scenarios_of_one_name_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("rtt.toml").write_text('about = "mine"\n')
+    assert "two scenarios are called 'rtt'" in mistake(capfd, "rtt", "./rtt.toml")
+
+
+def test_a_row_with_a_mistake_is_told_before_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("mine.toml").write_text('about = "mine"\n[[row]]\nname = "x"\nkind = "odd"\n')
+    assert "row 'x' has 'no known kind'" in mistake(capfd, "mine.toml")
+
+
+def test_a_missing_library_is_told_before_the_run(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nacre.bench.libraries.find_spec", lambda name: None if name == "psutil" else object())
+    assert "'hf-batching' needs psutil" in mistake(capfd, "headline", "--quick")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is here")

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from nacre.bench.headline import headline_scenarios, judged, load_rows
+from nacre.bench.headline import Row, headline_scenarios, judged, load_rows, rows_of
 from nacre.bench.results import Results
-from nacre.bench.samples import Sample
-from nacre.bench.scenarios import load_scenario
+from nacre.bench.samples import Sample, figures
+from nacre.bench.scenarios import load_scenario, scenario_files
 from nacre.errors import InvalidArgument
 
 
-def rtt_sample(baseline: str, gap_ms: float, prompt: int) -> Sample:
+def rtt_sample(baseline: str, gap_ms: float, prompt: int, *, scenario: str = "rtt", rtt_ms: float = 100.0) -> Sample:
+    """Four messages so far apart, the first as long after the request."""
     arrivals = tuple(gap_ms * i for i in range(1, 5))
     counts = {"draft_bytes": 40.0, "received": 10.0, "accepted": 4.0, "rows": 8.0}
-    return Sample("rtt", baseline, 100.0, 1.0, prompt, 1, (1, 2, 3, 4), arrivals, (1, 1, 1, 1), counts)
+    return Sample(scenario, baseline, rtt_ms, 1.0, prompt, 1, (1, 2, 3, 4), arrivals, (1, 1, 1, 1), counts)
 
 
 def results_with(**gaps_ms: float) -> Results:
@@ -37,16 +38,79 @@ def test_every_row_of_the_file_can_be_judged_without_any_sample() -> None:
     assert all(row["ok"] is None and row["why"] and row["value"] is None for row in rows)
 
 
+def check_measured(row: Row) -> None:
+    """Fails if the row's scenario does not measure what the row is about."""
+    if row.kind in ("ratio", "ttft", "figure"):
+        scenario = load_scenario(row.scenario)
+        assert row.at in scenario.rtt_ms, row.name
+        assert {row.of, *row.against} <= {"ar", *scenario.baselines}, row.name
+    if row.kind == "figure":
+        assert row.figure in figures([rtt_sample("ar", 1.0, 0)]), row.name
+    if row.kind == "load":
+        assert row.at in load_scenario(row.scenario).sessions, row.name
+
+
 def test_every_row_needs_a_scenario_that_is_run() -> None:
     run = set(headline_scenarios())
     assert {row.scenario for row in load_rows()} - {""} <= run
     for row in load_rows():
-        if row.kind in ("ratio", "figure"):
-            scenario = load_scenario(row.scenario)
-            assert row.at in scenario.rtt_ms, row.name
-            assert {row.of, *row.against} <= {"ar", *scenario.baselines}, row.name
-        if row.kind == "load":
-            assert row.at in load_scenario(row.scenario).sessions, row.name
+        check_measured(row)
+
+
+def test_rows_of_a_scenario_are_about_that_scenario() -> None:
+    found = {file.stem: load_rows(file) for file in scenario_files()}
+    assert len(found["byte-budget"]) > 10
+    for scenario, rows in found.items():
+        assert {row.scenario for row in rows} <= {scenario}
+        assert len({row.name for row in rows}) == len(rows)
+        for row in rows:
+            check_measured(row)
+
+
+def test_rows_are_those_of_what_is_asked_for() -> None:
+    assert rows_of(["headline"]) == tuple(load_rows())
+    assert rows_of(["rtt"]) == ()
+    both = rows_of(["headline", "byte-budget", "byte-budget"])
+    assert both == rows_of(["headline"]) + rows_of(["byte-budget"])
+    with pytest.raises(InvalidArgument, match="'rttt' is unknown"):
+        rows_of(["rttt"])
+
+
+def test_a_byte_budget_is_told_in_bytes_and_in_throughput() -> None:
+    results = Results({})
+    for baseline, gap_ms in (("ar", 40.0), ("nacre", 20.0), ("nacre-sent-5", 25.0)):
+        results.add(rtt_sample(baseline, gap_ms, 0, scenario="byte-budget"))
+    told = {row["name"]: row for row in judged(rows_of(["byte-budget"]), results)}
+    about = "guesses below 5 % kept back"
+    assert told[f"RTT 100 ms: payload up per committed token, {about}, bytes"]["value"] == 10.0
+    speed = told[f"RTT 100 ms: throughput over the default, {about}"]
+    assert (speed["value"], speed["beside"], speed["ok"]) == (pytest.approx(0.8), "nacre", None)
+    assert told[f"RTT 50 ms: throughput over the default, {about}"]["why"]
+
+
+@pytest.mark.parametrize(("nacre_ms", "ok"), [(41.0, True), (43.0, False)])
+def test_the_first_token_may_not_come_later_than_that_of_ar(nacre_ms: float, ok: bool) -> None:
+    results = Results({})
+    for prompt in range(3):
+        results.add(rtt_sample("ar", 40.0, prompt, rtt_ms=0.0))
+        results.add(rtt_sample("nacre", nacre_ms, prompt, rtt_ms=0.0))
+    row = named(results, "RTT 0 ms: time to first token, nacre over ar")
+    assert (row["ok"], row["bound"], row["most"]) == (ok, 1.05, True)
+    assert row["value"] == pytest.approx(nacre_ms / 40)
+    assert row["interval"] == pytest.approx([nacre_ms / 40] * 2)
+
+
+def test_the_first_token_far_away_is_reported() -> None:
+    row = named(results_with(ar=40.0, nacre=50.0), "RTT 100 ms: time to first token, nacre over ar")
+    assert (row["value"], row["bound"], row["ok"]) == (1.25, None, None)
+
+
+def test_the_first_token_is_compared_with_transformers_own() -> None:
+    results = Results({})
+    for baseline, gap_ms in (("ar", 40.0), ("hf-ar", 80.0), ("nacre", 60.0)):
+        results.add(rtt_sample(baseline, gap_ms, 0, scenario="transformers", rtt_ms=0.0))
+    row = named(results, "RTT 0 ms: time to first token, nacre over transformers' generate")
+    assert (row["value"], row["beside"], row["bound"], row["ok"]) == (0.75, "hf-ar", 1.0, True)
 
 
 def test_a_ratio_is_over_the_best_rival() -> None:
@@ -77,8 +141,23 @@ def test_an_upper_bound_is_kept_from_below() -> None:
         assert named(results, name)["ok"] is ok
 
 
-def test_a_row_with_a_mistake_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[row]]\nname = "x"\nkind = "ratio"\ncolour = 1\n', "colour"),
+        ('[[row]]\nname = "x"\nkind = "odd"\n', "no known kind"),
+        ('[[row]]\nkind = "ratio"\n', "a row has no name"),
+        ('[row]\nname = "x"\n', "no known kind"),
+        ("row = 3\n", "a row has no name"),
+        ('[[row]]\nname = "x"\nkind = "load"\n', "against of row 'x' is []"),
+        ('[[row]]\nname = "x"\nkind = "ttft"\nagainst = "ar"\n', "against of row 'x' is 'ar'"),
+        ('[[row]]\nname = "x"\nkind = "micro"\nat_most = 3\n', "bounds of row 'x' are no numbers"),
+        ('[[row]]\nname = "x"\nkind = "micro"\nreported = ["a"]\n', "bounds of row 'x' are no numbers"),
+    ],
+)
+def test_a_row_with_a_mistake_is_told(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "headline.toml"
-    file.write_text('[[row]]\nname = "x"\nkind = "ratio"\ncolour = 1\n')
-    with pytest.raises(InvalidArgument, match="colour"):
+    file.write_text(text)
+    with pytest.raises(InvalidArgument) as caught:
         load_rows(file)
+    assert told in caught.value.message

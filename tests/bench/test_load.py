@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nacre.bench.load import LoadOptions, check_texts, first_repeats, load_figures, load_ratio
+from nacre.bench.baselines import load_baselines
+from nacre.bench.load import LoadOptions, check_texts, first_repeats, load_figures, load_ratio, run_load
 from nacre.bench.one_session import Told
 from nacre.errors import Internal
 
@@ -63,3 +64,10 @@ def test_other_texts_are_an_alarm() -> None:
     check_texts([load("ar", 1), load("nacre", 1), load("hf-batching", 1, digest="")], "ar")
     with pytest.raises(Internal, match="other texts"):
         check_texts([load("ar", 1), load("nacre", 1, digest="e")], "ar")
+
+
+@pytest.mark.parametrize("name", ["sync", "pearl", "hf-ar"])
+async def test_what_has_no_sessions_at_a_time_is_not_measured_as_something_else(name: str) -> None:
+    settings = {"tokens": 2, "temperature": 1.0, "rtt_ms": 0.0, "sessions": 1, "repeat": 1}
+    with pytest.raises(AssertionError, match="as something else"):
+        await run_load(None, load_baselines()[name], [], [], options=LoadOptions(), **settings)  # type: ignore[arg-type]

@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from nacre.bench import predicted_loads
 from nacre.bench.predicted_loads import Prediction, farthest, many_sessions, useless_drafters
 from nacre.bench.prediction import predictor
 from nacre.bench.trace import load_trace
-from nacre.sim.acceptance import MISSED
+from nacre.sim.acceptance import MISSED, Acceptance
+from nacre.sim.capacity import predict
+from nacre.sim.dials import Dials
+from nacre.sim.figures import Figures
 from tests.bench.test_prediction import KEPT, RUN, TRACE, sample
 
 KNOWN = [(1, 25.0), (8, 30.0), (16, 40.0), (32, 60.0)]
@@ -57,6 +61,19 @@ def test_useless_drafters_are_predicted_to_cost_nothing() -> None:
     told = useless_drafters(samples, "rtt")
     assert [item.baseline for item in told] == ["none", "silent", "random"]
     assert farthest(told) == pytest.approx(1.0, abs=0.03)
+
+
+def test_useless_drafters_are_simulated_with_the_rules_that_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, int, int, float]] = []
+
+    def noted(dials: Dials, acceptance: Acceptance) -> Figures:
+        found = predict(dials, acceptance)
+        asked.append((dials.policy, dials.drafters_per_session, acceptance.children, found.drafts_per_token))
+        return found
+
+    monkeypatch.setattr(predicted_loads, "predict", noted)
+    useless_drafters([sample(name, pass_ms=25.0, rows=1, gap_ms=1.0) for name in ("ar", "none", "silent")], "rtt")
+    assert asked == [("nacre", 0, 0, 0.0), ("nacre", 1, 0, 0.0)]
 
 
 def test_the_farthest_goes_both_ways() -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from nacre.bench import prediction
 from nacre.bench.prediction import Predictor, beyond, pass_times, predictor, scaled
 from nacre.bench.samples import Sample
 from nacre.bench.trace import kept_as, run_trace
-from nacre.sim.acceptance import MISSED
+from nacre.sim.acceptance import MISSED, Acceptance
+from nacre.sim.dials import Dials
 
 #: Two texts; every fifth token is none of the guesses.
 KEPT = {
@@ -109,6 +111,25 @@ def test_what_is_predicted_stands_beside_what_was_measured() -> None:
     assert reached is not None
     assert 0.5 < reached < 2
     assert found.efficiency(100) is None
+
+
+def test_efficiency_is_counted_from_a_drafter_without_bookkeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[float] = []
+
+    def ideal(acceptance: Acceptance, dials: Dials) -> float:
+        steps.append(dials.draft_ms[-1][1])
+        return 100.0
+
+    monkeypatch.setattr(prediction, "ideal_throughput", ideal)
+    counted = sample("nacre", pass_ms=30.0, rows=8, gap_ms=2.0, tokens=4, counts={**DRAFTED, "propose_ms": 120.0})
+    apart = of_run([RUN[0], counted, RUN[2]])
+    assert apart.efficiency(0) == of_run().efficiency(0)
+    # Half a step of bookkeeping is left out; without a count of its own the whole step stands for the proposer's.
+    assert steps == [0.6, 1.0]
+    # What is predicted has its bookkeeping.
+    dials = apart.dials("nacre", 0)
+    assert dials is not None
+    assert dials.draft_ms[-1][1] == 1.0
 
 
 def test_a_drafter_that_was_not_counted_is_not_predicted() -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nacre.bench.results import Results, read_results, resumed, source_state
+from nacre.bench.results import Results, check_place, machine, read_results, resumed, source_state
+from nacre.bench.rig import RigOptions
+from nacre.bench.run import Plan
 from nacre.bench.samples import Sample
-from nacre.errors import FailedPrecondition, Internal, NotFound, ResourceExhausted
+from nacre.errors import FailedPrecondition, Internal, InvalidArgument, NotFound, ResourceExhausted
 
-IDENTITY = {"commit": "abc", "dirty": "", "seed": 1}
+IDENTITY = {"commit": "abc", "dirty": "", "machine": {"processor": "one", "cores": 2}, "seed": 1}
 SAMPLE = Sample("s", "ar", 0.0, 1.0, 0, 1, (1, 2, 3), (1.0, 2.0), (1, 2), {"passes": 2.0}, {"gamma": 4})
 
 
@@ -112,3 +117,63 @@ def test_json_is_plain(tmp_path: Path) -> None:
 
 def test_the_source_has_a_state() -> None:
     assert set(source_state()) == {"commit", "dirty"}
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+def test_source_that_git_does_not_know_yet_has_changed(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        own = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", str(tmp_path), *own, *arguments], check=True, capture_output=True)
+
+    (tmp_path / "nacre" / "deep").mkdir(parents=True)
+    (tmp_path / "nacre" / "a.py").write_text("a = 1\n")
+    git("init")
+    git("add", "nacre")
+    git("commit", "-m", "first")
+    clean = source_state(tmp_path)
+    assert clean["commit"]
+    assert clean["dirty"] == ""
+    for harmless in ("notes.py", "nacre/notes.txt"):  # neither runs
+        (tmp_path / harmless).write_text("")
+    assert source_state(tmp_path) == clean
+    new = tmp_path / "nacre" / "deep" / "b.py"
+    states = []
+    for text in ("b = 1\n", "b = 2\n"):
+        new.write_text(text)
+        states.append(source_state(tmp_path))
+    assert {state["commit"] for state in states} == {clean["commit"]}
+    assert len({clean["dirty"], *(state["dirty"] for state in states)}) == 3
+    (tmp_path / ".gitignore").write_text("b.py\n")
+    assert source_state(tmp_path) == clean
+
+
+def test_figures_of_another_machine_do_not_compare() -> None:
+    identity = Plan((), {}, RigOptions("target", "draft")).identity()
+    assert identity["machine"] == machine()
+    assert machine()["cores"] == os.cpu_count()
+    assert machine()["processor"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    check_place(tmp_path / "new.json", "--plot")
+    (tmp_path / "old.json").write_text("")
+    check_place(tmp_path / "old.json", "--plot")
+    with pytest.raises(InvalidArgument, match="no folder that can be written to; name another --plot"):
+        check_place(tmp_path / "gone" / "new.json", "--plot")
+    with pytest.raises(InvalidArgument, match="which is there and no file"):
+        check_place(tmp_path, "--plot")
+
+
+def test_writing_takes_only_a_small_share_of_a_run(tmp_path: Path) -> None:
+    results = Results(dict(IDENTITY), tmp_path / "r.json")
+    results.keep("first", 1)
+    results.save()
+
+    def kept_after_ten_seconds(name: str, saving_s: float) -> bool:
+        results._saved_at -= 10.0
+        results._saving_s = saving_s
+        results.keep(name, 1)
+        return name in json.loads((tmp_path / "r.json").read_text())["kept"]
+
+    assert not kept_after_ten_seconds("dear", 1e6)
+    assert kept_after_ten_seconds("cheap", 0.1)

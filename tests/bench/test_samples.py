@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from nacre.bench.samples import Sample, figures, ratio, repeated_share, tokens_per_s
+from nacre.bench.samples import Sample, figures, ratio, repeated_share, tokens_per_s, ttft_ratio
 
 BUSY = {"verify_ms": 90.0, "prefill_ms": 5.0, "drafter_busy_ms": 38.0}  # of 190 ms
 
@@ -73,6 +76,39 @@ def test_the_interval_repeats_and_covers_the_value() -> None:
     assert first == second
     assert first is not None
     assert first.low < first.value < first.high
+
+
+def first_after(ttfts_ms: Sequence[float], baseline: str = "ar", seed: int = 1) -> list[Sample]:
+    """A sample for each prompt, whose first message comes after so long."""
+    return [
+        replace(sample(baseline, prompt, seed), arrivals_ms=tuple(ttft_ms + 10 * i for i in range(10)))
+        for prompt, ttft_ms in enumerate(ttfts_ms)
+    ]
+
+
+def test_time_to_first_token_is_compared_at_the_median_of_the_texts_both_have() -> None:
+    fast = [*first_after([100, 200, 300, 9000], "nacre"), *first_after([1], "nacre", seed=2)]
+    slow = first_after([200, 400, 600, 800, 1])
+    found = ttft_ratio(fast, slow)
+    assert found is not None
+    # Four prompts with seed 1: 250 over 500. No mean, and neither the fifth prompt nor the second seed counts.
+    assert (found.value, found.prompts) == (0.5, 4)
+    assert found.low <= 0.5 <= found.high
+    assert found == ttft_ratio(fast, slow)
+    assert ttft_ratio(fast, []) is None
+    assert ttft_ratio(first_after([1], seed=2), slow) is None
+
+
+def test_the_interval_of_a_time_to_first_token_is_over_prompts() -> None:
+    times = [100.0, 150.0, 400.0]
+    # Twice as long for every prompt: whichever prompts are drawn, the ratio is the same.
+    twice = ttft_ratio(first_after([2 * time for time in times]), first_after(times))
+    assert twice is not None
+    assert (twice.value, twice.low, twice.high) == (2.0, 2.0, 2.0)
+    # Longer for some: the draws differ.
+    some = ttft_ratio(first_after([100, 300, 400]), first_after(times))
+    assert some is not None
+    assert some.low < some.value == some.high == 2.0
 
 
 def test_repeated_grams() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.bench.baselines import chosen_baselines, load_baselines
+from nacre.bench.baselines import check_kinds, chosen_baselines, load_baselines, runs_in
 from nacre.bench.scenarios import load_scenario, scenario_files
 from nacre.errors import InvalidArgument, NotFound
 
@@ -46,6 +46,12 @@ def test_at_temperature_zero_one_seed_is_enough() -> None:
         ("baselines = []", "baselines is empty"),
         ("colour = 1", "has 'colour'"),
         ("prompts = ", "cannot be read"),
+        ("prompts = true", "prompts is True"),
+        ("baselines = [1]", "baselines has 1; it must be a list of names"),
+        ("baselines = 1", "baselines has 1; it must be a list of names"),
+        ("methods = [[]]", "methods has []; it must be a list of names"),
+        ("text = [2]", "text has 2; it must be a list of names"),
+        ("quick = 3", "quick is 3"),
     ],
 )
 def test_impossible_dials(tmp_path: Path, text: str, told: str) -> None:
@@ -86,6 +92,13 @@ def test_an_unknown_baseline_or_policy(names: list[str], told: str) -> None:
         ("[a]\ndrafter = { children = 0 }", "children is 0"),
         ("[a]\ndrafter = { colour = 0 }", "colour"),
         ("a = 1", "is no table"),
+        ("[a]\nabout = 1", "about is 1; it must be a text"),
+        ("[a]\ndrafter = 1", "drafter is 1; it must be a table"),
+        ("[a]\nverifier = [1]", "verifier is [1]; it must be a table"),
+        ("[a]\nlocal = 'yes'", "local is 'yes'; it must be true or false"),
+        ("[a]\nkind = 'lockstep'", "a baseline of kind lockstep has a style"),
+        ("[a]\nkind = 'transformers'", "a baseline of kind transformers has a way"),
+        ("[a]\nway = 'batching'", "a baseline of kind transformers has a way, no other does"),
     ],
 )
 def test_a_wrong_baseline(tmp_path: Path, text: str, told: str) -> None:
@@ -95,6 +108,31 @@ def test_a_wrong_baseline(tmp_path: Path, text: str, told: str) -> None:
         load_baselines(file)
     if isinstance(caught.value, InvalidArgument):
         assert told in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "able", "unable"),
+    [
+        ("latency", {"ar", "ar-2", "nacre", "sync", "pearl", "hf-ar", "hf-assisted"}, {"hf-batching"}),
+        ("throughput", {"ar", "nacre", "hf-batching"}, {"ar-2", "sync", "pearl", "hf-ar", "hf-assisted", "hf-lookup"}),
+    ],
+)
+def test_a_scenario_measures_only_what_its_kind_can(kind: str, able: set[str], unable: set[str]) -> None:
+    known = load_baselines()
+    check_kinds("mine", kind, [known[name] for name in able], known)
+    for name in unable:
+        with pytest.raises(InvalidArgument) as caught:
+            check_kinds("mine", kind, [known["ar"], known[name]], known)
+        said, _, listed = caught.value.message.partition("; it can measure ")
+        assert said == f"scenario mine (kind {kind}) cannot measure baseline {name!r}"
+        assert set(listed.split(", ")) == {other for other in known if runs_in(known[other], kind)} >= able
+
+
+def test_every_scenario_can_measure_its_baselines() -> None:
+    known = load_baselines()
+    for path in scenario_files():
+        scenario = load_scenario(path.stem)
+        check_kinds(scenario.name, scenario.kind, chosen_baselines(known, scenario.baselines), known)
 
 
 def test_a_policy_makes_a_baseline_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -45,13 +46,30 @@ def test_the_timeline_that_is_shown_has_a_wire() -> None:
     assert telling([]) == []
 
 
+CELL = {
+    "scenario": "s",
+    "temperature": 1.0,
+    "baseline": "nacre",
+    "speedup": {"value": 2.0, "low": 1.9, "high": 2.2},
+}
+SUMMARY = {"cells": [{**CELL, "rtt_ms": 0.0}, {**CELL, "rtt_ms": 50.0}]}
+
+
 def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    cell = {
-        "scenario": "s",
-        "temperature": 1.0,
-        "baseline": "nacre",
-        "speedup": {"value": 2.0, "low": 1.9, "high": 2.2},
-    }
-    summary = {"cells": [{**cell, "rtt_ms": 0.0}, {**cell, "rtt_ms": 50.0}]}
-    plot(tmp_path / "plot.svg", summary, [span.as_dict() for span in timeline(TOLD, 50.0)])
+    plot(tmp_path / "plot.svg", SUMMARY, [span.as_dict() for span in timeline(TOLD, 50.0)])
     assert (tmp_path / "plot.svg").read_text().count("<path") > 10
+    assert list(tmp_path.iterdir()) == [tmp_path / "plot.svg"]
+
+
+def test_a_plot_that_is_not_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(self: object, where: Path | io.BytesIO, **options: object) -> None:
+        where.write_bytes(b"half") if isinstance(where, Path) else where.write(b"half")
+        raise KeyboardInterrupt
+
+    file = tmp_path / "plot.svg"
+    file.write_text("old")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half)
+    with pytest.raises(KeyboardInterrupt):
+        plot(file, SUMMARY, [])
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from nacre.bench.baselines import load_baselines
-from nacre.bench.tuning import MOST_LENGTH, Settings, best_settings, first_settings, neighbours
+from nacre.bench.tuning import HF_DEFAULT, MOST_LENGTH, Settings, best_settings, first_settings, neighbours
 
 
 @pytest.mark.parametrize("peak", [1, 3, 5, 8, 13, 17])
@@ -47,4 +47,9 @@ def test_what_has_no_dials_has_no_settings() -> None:
     baselines = load_baselines()
     assert first_settings(baselines["nacre"]) == []
     assert first_settings(baselines["hf-ar"]) == []
-    assert len(first_settings(baselines["hf-assisted"])) >= 4
+
+
+def test_assisted_generation_is_also_tried_as_it_comes() -> None:
+    grid = first_settings(load_baselines()["hf-assisted"])
+    assert HF_DEFAULT in grid
+    assert len(grid) >= 4

@@ -90,10 +90,24 @@ class Constant(AcceptanceHead):
 def test_specdec_stops_when_a_reject_has_become_likely() -> None:
     policy = policy_named("specdec++", threshold=0.5)
     policy._head = Constant()  # type: ignore[attr-defined]
-    # 0.9, 0.81, 0.65, 0.45: more likely than not a reject among four.
-    assert sent(policy, [FakeFeatures(q=q) for q in (0.9, 0.9, 0.8, 0.7, 0.9)]) == 4
-    assert sent(policy, [FakeFeatures(q=0.1)] * 5) == 2, "never fewer than `least`"
+    # 0.9, 0.81, 0.65, 0.45: more likely than not a reject among four, which is known when there are five.
+    assert sent(policy, [FakeFeatures(q=q) for q in (0.9, 0.9, 0.8, 0.7, 0.9, 0.9, 0.9)]) == 5
+    assert sent(policy, [FakeFeatures(q=0.1)] * 5) == 2
     assert sent(policy, [FakeFeatures(q=1.0)] * 40) == 20
+
+
+def test_the_first_evaluation_of_specdec_counts_as_one() -> None:
+    """When the first guess is there, what is judged is the verified token before it; the first guess is judged next."""
+    policy = policy_named("specdec++", threshold=0.5, least=1)
+    policy._head = Constant()  # type: ignore[attr-defined]
+    assert sent(policy, [FakeFeatures(q=0.1)] * 5) == 2
+    assert sent(policy, [FakeFeatures(q=q) for q in (0.9, 0.1, 0.9, 0.9)]) == 3
+
+
+def test_specdec_never_sends_fewer_than_least() -> None:
+    policy = policy_named("specdec++", threshold=0.5, least=4)
+    policy._head = Constant()  # type: ignore[attr-defined]
+    assert sent(policy, [FakeFeatures(q=0.1)] * 8) == 4
 
 
 def test_disco_stops_at_the_first_that_is_classed_as_a_reject() -> None:
