@@ -53,6 +53,7 @@ def simulate(
     nacre simulate rtt                                             # one session over longer and longer links
     nacre simulate rtt --set acceptance=[0.9] --sweep rtt=0,20,40
     nacre simulate fleet --sample 10                               # 10 of 100 verifiers stand for all
+    nacre simulate fleet --sample 20 --sweep verifiers=60,100      # how many are enough?
     nacre simulate --record-trace trace.json                       # how the bundled draft model guesses
     nacre simulate rtt --set trace=trace.json --plot rtt.png
 
@@ -60,7 +61,7 @@ def simulate(
     """
     from nacre.cli.output import Steps, note, print_json
     from nacre.cli.simulate_report import as_json_value, check_plot, draw, print_report
-    from nacre.sim.capacity import acceptance_of, compare, swept
+    from nacre.sim.capacity import acceptance_of, compare, requests_of, swept
 
     if record_trace is not None:
         _record(
@@ -78,14 +79,15 @@ def simulate(
         if not name:
             raise InvalidArgument("--plot draws a sweep; say which: --sweep rtt=0,50,100")
         check_plot(Path(plot))
+    # What cannot be simulated is refused before any of it is.
+    totals = [requests_of(point, sample) * (1 + (point.policy != "plain")) for point in points]
+    guesses = [acceptance_of(point) for point in points]
     results: list[Comparison] = []
     steps = Steps()
     for index, point in enumerate(points):
-        acceptance = acceptance_of(point)
-        total = round(point.requests * (sample / point.verifiers if sample else 1)) * (1 + (point.policy != "plain"))
         title = f"{name} {values[index]}" if name else "simulating"
-        with steps.step(title, total=total) as advance:
-            results.append(compare(point, acceptance, sample=sample, advance=advance))
+        with steps.step(title, total=totals[index]) as advance:
+            results.append(compare(point, guesses[index], sample=sample, advance=advance))
     if as_json:
         print_json(as_json_value(about, name, values, results, sample))
     else:
@@ -112,7 +114,7 @@ def _chosen(
     changes: dict[str, Any] = {}
     for item in settings:
         name, equals, text = item.partition("=")
-        if not equals:
+        if not equals or not name.strip():
             raise InvalidArgument(f"--set is {item!r}; it must be DIAL=VALUE")
         changes[name.strip()] = _read(text)
     if seed is not None:
@@ -120,7 +122,7 @@ def _chosen(
     dials = with_dials(dials, changes)
     if sweep is not None:
         name, equals, text = sweep.partition("=")
-        if not equals:
+        if not equals or not name.strip():
             raise InvalidArgument(f"--sweep is {sweep!r}; it must be DIAL=VALUE,VALUE,…")
         return dials, about, name.strip(), _read_list(text)
     if len(sweeps) > 1:
@@ -133,17 +135,17 @@ def _chosen(
 
 
 def _read(text: str) -> Any:
-    """A value as TOML would read it; what TOML does not know is text."""
+    """A value as TOML would read it; what TOML does not know, or is a number of thousands of digits, is text."""
     try:
         return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return text.strip()
 
 
 def _read_list(text: str) -> list[Any]:
     try:
         return list(tomllib.loads(f"value = [{text}]")["value"])
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return [item.strip() for item in text.split(",") if item.strip()]
 
 

@@ -99,7 +99,7 @@ def as_json_value(
 def _remarks(name: str, values: Sequence[Any], results: Sequence[Comparison], sample: int) -> list[str]:
     lines = []
     if sample:
-        verifiers = results[0].dials.verifiers
+        verifiers = ", ".join(str(count) for count in sorted({result.dials.verifiers for result in results}))
         lines.append(
             f"{sample} of {verifiers} verifiers were simulated, with their share of the load, and stand for all."
         )

@@ -31,11 +31,14 @@ class Waiting:
 
 @dataclass(slots=True)
 class Pacer:
-    """`costs` are followed while running; `budget` bounds every pass. `pauses` False starts every pass at once."""
+    """`costs` are followed while running; `budget` bounds every pass. `pauses` False starts every pass at once,
+    `trials` False computes guesses whatever they have been worth where many sessions share passes.
+    """
 
     costs: PassCosts
     budget: RowBudget
     pauses: bool = True
+    trials: bool = True
     _tokens: float = 0.0  # per pass, and
     _seconds: float = 0.0  # from pass to pass, faded alike
     _ended: float = field(default=-1e9)
@@ -62,7 +65,9 @@ class Pacer:
         return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget)
 
     def _trial(self, tips: int) -> Trial | None:
-        return self._trials.setdefault(tips.bit_length(), Trial()) if tips >= FEWEST_TIPS else None
+        if not self.trials or tips < FEWEST_TIPS:
+            return None
+        return self._trials.setdefault(tips.bit_length(), Trial())
 
     @property
     def throughput(self) -> float:

@@ -151,13 +151,14 @@ def load_acceptance(path: Path) -> RecordedAcceptance:
         raise InvalidArgument(f"{path} is not an acceptance trace of format {FORMAT}", param="trace")
     try:
         texts = tuple(_text(text) for text in content["texts"])
-    except (KeyError, TypeError, ValueError) as error:
+        about = dict(content.get("about", {}))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidArgument(
             f"{path} is a damaged acceptance trace ({error}); record it again", param="trace"
         ) from None
     if not texts or not all(texts):
         raise InvalidArgument(f"{path} is an acceptance trace without a single place; record it again", param="trace")
-    return RecordedAcceptance(texts, dict(content.get("about", {})))
+    return RecordedAcceptance(texts, about)
 
 
 def _text(text: dict[str, Any]) -> tuple[tuple[tuple[float, ...], int], ...]:

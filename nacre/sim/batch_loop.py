@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from nacre.scheduling import Pacer, PassCosts, Waiting
-from nacre.session import Received, Resolution, VerifyPlan
+from nacre.scheduling import Pacer, PassCosts, Waiting, share_rows
+from nacre.scheduling.turns import gives_way
+from nacre.session import Received, Resolution, SpeculationMode, VerifyPlan
 from nacre.sim.core import Core
 from nacre.sim.dice import Dice
 from nacre.sim.hosted import Hosted, VerifierSpec
 from nacre.sim.messages import describe
 from nacre.sim.world import Timer, World
+from nacre.tree import DraftTree
 
 #: Whether a session may have a pass now; methods that work in lock-step hold it back.
 Ready = Callable[[Hosted], bool]
@@ -66,6 +68,10 @@ class BatchLoop:
         self._turns += 1
         return self._turns
 
+    def offer(self, sessions: int) -> int:
+        """Rows that each of so many sessions could use: what drafters are told. 0, nothing, where rows cost nothing."""
+        return self._pacer.offer(max(1, sessions)) if self._spec.rows_cost else 0
+
     def drafted(self, hosted: Hosted, received: Received) -> None:
         """A message of a drafter has come."""
         if received.live:
@@ -96,13 +102,13 @@ class BatchLoop:
         self._pause = None
         if not ready or not self.alive:
             return
-        ready.sort(key=lambda hosted: (not hosted.begun, hosted.turn))
+        ready.sort(key=lambda hosted: (not hosted.begun, self._gives_way(hosted), hosted.turn))
         ready = ready[: self._spec.row_budget]
-        shares = self._pacer.share([hosted.session.tree for hosted in ready])
-        self._offer = self._pacer.offer(len(ready))
+        rows_each = self._rows_each([hosted.session.tree for hosted in ready])
+        self._offer = self.offer(len(ready))
         room = self._spec.chunk_rows
         batch: list[_Share] = []
-        for hosted, count in zip(ready, shares.rows, strict=True):
+        for hosted, count in zip(ready, rows_each, strict=True):
             share = self._plan(hosted, count, room)
             room = max(0, room - share.prompt_rows)
             batch.append(share)
@@ -114,10 +120,20 @@ class BatchLoop:
         self.pass_s += whole_s
         self._core.run(whole_s, lambda: self._finish(batch, started_s, rows, pass_s))
 
+    def _gives_way(self, hosted: Hosted) -> bool:
+        if hosted.session.mode is not SpeculationMode.THROUGHPUT:
+            return False
+        return gives_way(len(hosted.session.tree), self._world.now_s - hosted.waiting_since_s)
+
+    def _rows_each(self, trees: list[DraftTree]) -> list[int]:
+        """Where rows cost nothing there is nothing to try either: the pacer's trials are for those that do."""
+        if self._spec.rows_cost:
+            return self._pacer.share(trees).rows
+        return share_rows(trees, self._pacer.costs, self._spec.budget).rows
+
     def _plan(self, hosted: Hosted, rows: int, room: int) -> _Share:
         hosted.turn = self.next_turn()
         hosted.begun = True
-        hosted.started += bool(hosted.drafters)
         plan = hosted.session.plan(rows)
         if hosted.checks is not None:
             hosted.checks.planned(plan, rows)
@@ -137,6 +153,7 @@ class BatchLoop:
             hosted, plan = share.hosted, share.plan
             hosted.tally.prompt_rows += share.prompt_rows
             if not share.whole:
+                hosted.waiting_since_s = self._world.now_s
                 hosted.session.abandon(plan)
                 continue
             hosted.tally.rows += len(plan.tokens)

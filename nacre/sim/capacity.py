@@ -5,6 +5,7 @@
     predict(dials, acceptance)                   with a recorded trace: load_acceptance(path)
     ideal_throughput(acceptance, dials)          tokens/s of a session without any overhead: what efficiency is 1 of
     compare(dials)                               with, without, and the speed-up
+    requests_of(dials, sample)                   how much work that is; refuses what cannot be sampled
     sweep(dials, "rtt_ms", [0, 10, 50])          one comparison per value
     saturation(sweep over concurrency)           where more load only makes everyone wait
 
@@ -77,6 +78,11 @@ def predict(
     return figures(dials, seen)
 
 
+def requests_of(dials: Dials, sample: int = 0) -> int:
+    """How many requests `predict` would simulate. Raises InvalidArgument where it would."""
+    return sum(part.requests for part in _parts(dials, sample))
+
+
 def ideal_throughput(acceptance: Acceptance, dials: Dials) -> float:
     """Tokens/s of a session if nothing cost time but passes, draft steps and the link: no overhead, no messages' cost,
     no jitter. Measured throughput over this is pipeline efficiency."""
@@ -138,7 +144,16 @@ def _parts(dials: Dials, sample: int) -> list[Dials]:
         raise InvalidArgument(f"sample is {sample}; it must be 0 to {dials.verifiers}, the number of verifiers")
     if sample in (0, dials.verifiers):
         return [dials]
-    size = min(sample, _FAILOVER_VERIFIERS) if dials.crash_share else 1
+    size, crash_share = 1, 0.0
+    if dials.crash_share:
+        size = min(sample, _FAILOVER_VERIFIERS)
+        if size == 1 or sample % size:
+            raise InvalidArgument(
+                f"sample is {sample}; where verifiers die it must be 2 to {_FAILOVER_VERIFIERS}, or a multiple of "
+                f"{_FAILOVER_VERIFIERS}: those that are left of a part take over"
+            )
+        # The last verifier of every part lives, of the whole fleet one: the others die the more often for it.
+        crash_share = min(0.9, dials.crash_share * (1 - 1 / dials.verifiers) / (1 - 1 / size))
     count = sample // size
     share = size / dials.verifiers
     for name in ("requests", "concurrency", "drafter_pool"):
@@ -154,5 +169,6 @@ def _parts(dials: Dials, sample: int) -> list[Dials]:
         concurrency=round(dials.concurrency * share),
         drafter_pool=round(dials.drafter_pool * share),
         arrivals_per_s=dials.arrivals_per_s * share,
+        crash_share=crash_share,
     )
     return [part] * count

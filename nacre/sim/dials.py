@@ -6,7 +6,6 @@ measure them.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from nacre.errors import InvalidArgument
 from nacre.runtime.settings import DrafterSettings, VerifierSettings
+from nacre.session import SpeculationMode
 from nacre.sim.dice import Dice
 from nacre.sim.hosted import PassTime
 
@@ -22,6 +22,7 @@ from nacre.sim.hosted import PassTime
 _VERIFIER, _DRAFTER = VerifierSettings(), DrafterSettings()
 
 POLICIES = ("nacre", "plain", "sync", "pearl", "pipelined")
+MODES = (SpeculationMode.LATENCY.value, SpeculationMode.THROUGHPUT.value)  # off is the policy plain
 
 #: (count, milliseconds) pairs: rows of a pass, nodes of a draft step.
 Table = tuple[tuple[int, float], ...]
@@ -68,7 +69,8 @@ class Dials:
     `cuts_per_minute` times per session on average.
 
     Rules. `policy` is what ships (nacre), decoding alone (plain), or what it is compared with (sync, pearl,
-    pipelined; `gamma` guesses a message). The others are the services' settings of the same names.
+    pipelined; `gamma` guesses a message, as far as a pass and the window can take them). `mode` is what requests ask
+    for as `speculation.mode`. The others are the services' settings of the same names.
     """
 
     pass_ms: Table = ((1, 27.1), (8, 30.8), (16, 49.0))
@@ -96,6 +98,7 @@ class Dials:
     cuts_per_minute: float = 0.0
     span_s: float = 0.0
     policy: str = "nacre"
+    mode: str = MODES[0]
     gamma: int = 4
     pass_rows: int = _VERIFIER.pass_rows
     session_rows: int = _VERIFIER.session_rows
@@ -113,19 +116,28 @@ class Dials:
         for name in ("pass_ms", "draft_ms"):
             _check_table(name, getattr(self, name))
         for name, least, most in _BOUNDS:
-            value = getattr(self, name)
-            low, high = (value.low, value.high) if isinstance(value, Spread) else (value, value)
-            if not (least <= low <= high <= most):
-                raise InvalidArgument(f"dial {name} is {value}; it must be {_words(least, most)}", param=name)
+            _check_bounds(name, getattr(self, name), least, most)
+        for name, least in _LEAST_BUT_0.items():
+            if 0 < getattr(self, name) < least:
+                raise InvalidArgument(
+                    f"dial {name} is {getattr(self, name):g}; it must be 0 or at least {least:g}", param=name
+                )
         _check_acceptance(self.acceptance)
-        if not self.drafter_speeds or not all(0 < speed < math.inf for speed in self.drafter_speeds):
+        if not self.drafter_speeds or not all(_SMALL <= speed <= _MANY for speed in self.drafter_speeds):
             raise InvalidArgument(
-                f"dial drafter_speeds is {list(self.drafter_speeds)}; it needs factors greater than 0",
+                f"dial drafter_speeds is {list(self.drafter_speeds)}; it needs factors greater than 0, {_SMALL:g} to "
+                f"{_plainly(_MANY)}",
                 param="drafter_speeds",
             )
-        if self.policy not in POLICIES:
+        for name, known in (("policy", POLICIES), ("mode", MODES)):
+            if getattr(self, name) not in known:
+                raise InvalidArgument(
+                    f"dial {name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}", param=name
+                )
+        if self.lock_step and self.rows_for_one < 2:
             raise InvalidArgument(
-                f"dial policy is {self.policy!r}; it must be one of {', '.join(POLICIES)}", param="policy"
+                f"dial {'pass_rows' if self.pass_rows < 2 else 'session_rows'} is 1; policy {self.policy} waits for "
+                "guesses, and they need a row beside the tip's: at least 2"
             )
         if self.device and (self.drafter_pool or self.drafters_per_session != 1):
             raise InvalidArgument("dial device is true: then drafter_pool must be 0 and drafters_per_session 1")
@@ -143,6 +155,16 @@ class Dials:
     @property
     def lock_step(self) -> bool:
         return self.policy in ("sync", "pearl", "pipelined")
+
+    @property
+    def rows_for_one(self) -> int:
+        """Most rows of one session in a pass."""
+        return min(self.session_rows, self.pass_rows)
+
+    @property
+    def chunk_nodes(self) -> int:
+        """Guesses a message of the policies in lock-step: no more than the verifier computes and holds."""
+        return min(self.gamma, self.rows_for_one - 1, self.window_nodes)
 
     @property
     def pass_time(self) -> PassTime:
@@ -184,6 +206,10 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("drafter_dollars_per_hour", 0, 1e6),
     ("seed", 0, (1 << 63) - 1),
 )
+#: Dials of which 0 means something of its own: the least that they can be otherwise.
+_LEAST_BUT_0 = {"kbit_per_s": 1e-3, "arrivals_per_s": 1e-6}
+#: Nothing takes less than a nanosecond, or more than a fortnight; no pass has more rows.
+_SMALL, _LONG_MS, _MANY = 1e-6, 1e9, 1_000_000
 
 
 def load_dials(path: Path) -> tuple[Dials, str, dict[str, Any]]:
@@ -195,7 +221,7 @@ def load_dials(path: Path) -> tuple[Dials, str, dict[str, Any]]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidArgument(f"there is no scenario {path}") from None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, no text, a number of thousands of digits
         raise InvalidArgument(f"{path} cannot be read as a scenario: {error}") from None
     about = str(content.pop("about", ""))
     sweep = content.pop("sweep", {})
@@ -224,23 +250,21 @@ def _value(name: str, value: Any) -> Any:
     default = next(field.default for field in fields(Dials) if field.name == name)
     try:
         if name in ("pass_ms", "draft_ms"):
-            points = [[1, value]] if isinstance(value, int | float) else value
-            return tuple((_whole(count), float(ms)) for count, ms in points)
+            points = value if isinstance(value, list | tuple) else ((1, value),)
+            return tuple((_whole(count), _number(ms)) for count, ms in map(_pair, points))
         if name in ("acceptance", "drafter_speeds"):
-            return tuple(float(item) for item in (value if isinstance(value, list | tuple) else [value]))
+            return tuple(_number(item) for item in (value if isinstance(value, list | tuple) else [value]))
         if isinstance(default, Spread):
-            low, high = (value, value) if isinstance(value, int | float) else value
-            return Spread(float(low), float(high))
-        if isinstance(default, bool):
-            if not isinstance(value, bool):
-                raise TypeError
-            return value
-        if isinstance(default, int):
+            low, high = _pair(value) if isinstance(value, list | tuple) else (value, value)
+            return Spread(_number(low), _number(high))
+        if isinstance(default, int) and not isinstance(default, bool):
             return _whole(value)
         if isinstance(default, float):
-            return float(value)
-        return str(value)
-    except (TypeError, ValueError):
+            return _number(value)
+        if not isinstance(value, type(default)):
+            raise TypeError
+        return value
+    except (TypeError, ValueError, OverflowError):
         raise InvalidArgument(f"dial {name} is {value!r}; {_SHAPES.get(name, _shape(default))}", param=name) from None
 
 
@@ -260,14 +284,45 @@ def _shape(default: Any) -> str:
             return "it must be a whole number"
         case Spread():
             return "it must be a number or [least, most]"
+        case str():
+            return "it must be text"
         case _:
             return "it must be a number"
 
 
+def _pair(value: Any) -> tuple[Any, Any]:
+    """Text of two letters could be taken for one, too."""
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    first, second = value
+    return first, second
+
+
+def _number(value: Any) -> float:
+    """A number, or text that spells one in a way that TOML does not know, as `.5` does."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError
+    return float(value)
+
+
 def _whole(value: Any) -> int:
-    if isinstance(value, bool) or int(value) != float(value):
-        raise ValueError(value)
-    return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    number = _number(value)
+    if int(number) != number:
+        raise ValueError
+    return int(number)
+
+
+def _check_bounds(name: str, value: float | Spread, least: float, most: float) -> None:
+    low, high = (value.low, value.high) if isinstance(value, Spread) else (value, value)
+    if not (least <= low and least <= high):  # so that what is no number at all is refused
+        what = f"at least {_plainly(least)}" if most >= 1e5 else f"{_plainly(least)} to {_plainly(most)}"
+        raise InvalidArgument(f"dial {name} is {value}; it must be {what}", param=name)
+    if low > most or high > most:
+        raise InvalidArgument(f"dial {name} is {value}; it must be at most {_plainly(most)}", param=name)
+    if low > high:
+        raise InvalidArgument(f"dial {name} is [{low:g}, {high:g}]; the least comes first", param=name)
 
 
 def _check_table(name: str, table: Table) -> None:
@@ -276,13 +331,15 @@ def _check_table(name: str, table: Table) -> None:
         raise InvalidArgument(f"dial {name} is empty; it needs at least one point [{what}, milliseconds]", param=name)
     before_count, before_ms = 0, 0.0
     for count, ms in table:
-        if count <= before_count:
+        if not before_count < count <= _MANY:
             raise InvalidArgument(
-                f"dial {name} has {count} {what} after {before_count}; they must grow from 1", param=name
+                f"dial {name} has {count} {what} after {before_count}; they must grow from 1, up to {_plainly(_MANY)}",
+                param=name,
             )
-        if not 0 < ms < math.inf:
+        if not _SMALL <= ms <= _LONG_MS:
             raise InvalidArgument(
-                f"dial {name} has {ms:g} ms for {count} {what}; it must be greater than 0", param=name
+                f"dial {name} has {ms:g} ms for {count} {what}; it must be greater than 0, {_SMALL:g} to {_LONG_MS:g}",
+                param=name,
             )
         if ms < before_ms:
             raise InvalidArgument(
@@ -307,5 +364,5 @@ def _check_acceptance(reached: tuple[float, ...]) -> None:
         before = chance
 
 
-def _words(least: float, most: float) -> str:
-    return f"at least {least:g}" if most >= 1e5 else f"{least:g} to {most:g}"
+def _plainly(bound: float) -> str:
+    return f"{int(bound):,}" if bound >= 1000 else f"{bound:g}"

@@ -22,7 +22,7 @@ from nacre.session import Commit, DrafterSession, Reanchor
 from nacre.sim.actors import DrafterSpec
 from nacre.sim.checkers import DrafterChecks, require
 from nacre.sim.core import Core
-from nacre.sim.hosted import PassTime
+from nacre.sim.hosted import Admitted, PassTime
 from nacre.sim.messages import Finished, Join, Opened, draft_bytes
 from nacre.sim.network import Peer, Stream
 from nacre.sim.verifier import VerifierActor
@@ -49,8 +49,9 @@ class DraftTotals:
 class DraftWorker:
     """A drafter process. A step over n nodes takes `step_time(n)`, each message in or out `message_s` of its core.
 
-    A prompt that is new to it counts as nodes of the first step, as it does in the engine. `as_shipped`: it coalesces
-    messages, calibrates survivals and minds the distance; without, it is plain and its checkers can follow.
+    Text that is new to it counts as nodes of the first step that extends it, as it does in the engine: where no guesses
+    are wanted it is never read. `as_shipped`: it coalesces messages, calibrates survivals and minds the distance;
+    without, it is plain and its checkers can follow.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class DraftWorker:
         self._step_time = step_time
         self._batch = batch
         self._stepping = False
-        self._unread = 0  # prompt tokens the next step computes first
+        self._unread: dict[int, int] = {}  # by number: tokens of text that its next step computes first
         self._next = 0
 
     def admit(self, seat: DrafterActor) -> int:
@@ -91,10 +92,15 @@ class DraftWorker:
         self.seats.pop(number, None)
         self.proposer.close(number)
 
-    def opened(self, number: int, context: DraftContext, unseen: int) -> None:
+    def opened(self, number: int, context: DraftContext, unread: int) -> None:
+        """The seat's session begins, or begins anew, with `unread` tokens of text before its tip."""
         self.proposer.close(number)
         self.proposer.open(number, context)
-        self._unread += unseen
+        self._unread[number] = unread
+
+    def forgotten(self, number: int) -> None:
+        """The seat has no session any more: what has not been read of it never will be."""
+        self._unread.pop(number, None)
 
     def wake(self) -> None:
         """Something has changed: begin a step if there is anything to extend and none is under way."""
@@ -114,8 +120,8 @@ class DraftWorker:
         guesses = self.proposer.propose([expansion for _, _, expansion, _ in best])
         self._stepping = True
         self.totals.steps += 1
-        seconds = self._step_time(len(best) + self._unread)
-        self._unread = 0
+        asked = {expansion.session for _, _, expansion, _ in best}
+        seconds = self._step_time(len(best) + sum(self._unread.pop(number, 0) for number in asked))
         self.step_s += seconds
         work = [(expansion, session, found) for (_, _, expansion, session), found in zip(best, guesses, strict=True)]
         self.core.run(seconds, lambda: self._apply(work))
@@ -178,7 +184,8 @@ class DrafterActor:
         self._verify_s = 0.0  # the last pass, as the verifier says
         self._flushing: Timer | None = None
         self._verifier_position = 0  # the least committed length the verifier can be at
-        self._attempts = 0
+        self._joined = 0  # how often, and
+        self._attempts = 0  # how often in vain since it was last told where to join, or was welcome
         self._welcome = False  # nothing is sent before the verifier has answered the Join
         self._moved = False  # its tree comes from another verifier
         for time_s in spec.cut_at_s:
@@ -186,7 +193,10 @@ class DrafterActor:
 
     def attach(self, verifier: VerifierActor, ticket: str) -> None:
         """The session lives there. A drafter that knows it already goes on with its tree."""
+        if self.number not in self.worker.seats:  # the session was over before its drafters could be told of it
+            return
         self._where = (verifier, ticket)
+        self._attempts = 0
         delay_s = self.spec.starts_at_s - self.world.now_s
         self.world.after(delay_s, self._join)
 
@@ -209,10 +219,12 @@ class DrafterActor:
             case Opened():
                 self._welcome = True
                 self._moved = False
+                self._attempts = 0
                 self._begin(message)
             case Reanchor():
                 assert self.session is not None
                 self._welcome = self._moved = True
+                self._attempts = 0
                 self.session.reanchored(message)
                 self._verifier_position = message.position
                 if self._checks is not None:
@@ -299,24 +311,26 @@ class DrafterActor:
         if self._where is None or self._attempts >= self.max_attempts:
             return
         self._attempts += 1
+        self._joined += 1
         self._welcome = False
         verifier, ticket = self._where
         if self.stream is not None:
             self.stream.close(self)
-        self.stream = Stream(self.world, self.spec.link, self, verifier, self._dice.child(self._attempts))
+        self.stream = Stream(self.world, self.spec.link, self, verifier, self._dice.child(self._joined))
         verifier.accept(self.stream)
         known = len(self.session.tokens) if self.session is not None else 0
         self.stream.send(self, Join(ticket, owner=False, position=known))
 
     def _begin(self, opened: Opened) -> None:
         context = DraftContext(opened.tokens, opened.prompt_length, SamplingParams(), None)
-        self.worker.opened(self.number, context, self._unseen)
+        self.worker.opened(self.number, context, self._unseen + len(opened.tokens) - 1)
         self.session = DrafterSession(
             opened.tokens,
             end_position=opened.end_position,
             limits=self.spec.limits,
             window_nodes=opened.window_nodes,
             reputation=self.worker.reputation,
+            row_budget=opened.row_budget if isinstance(opened, Admitted) else 0,
         )
         self._verifier_position = len(opened.tokens)
         self._checks = DrafterChecks(self.session) if self._checked else None
@@ -346,6 +360,7 @@ class DrafterActor:
         if self.stream is not None:
             self.stream.close(self)
         self.stream = self.session = self._checks = None
+        self.worker.forgotten(self.number)
 
 
 class DeviceSeat(DrafterActor):
@@ -362,3 +377,4 @@ class DeviceSeat(DrafterActor):
 
     def _forget(self) -> None:
         self.stream = self.session = self._checks = None
+        self.worker.forgotten(self.number)

@@ -2,7 +2,7 @@
 
 Definitions as in `nacre bench`: a session's speed counts tokens after its first message over the time after it; ITL is
 the gap between messages at the client; acceptance length is tokens per pass. `tokens_per_s` is the whole fleet's:
-all tokens over the time from the first request to the last token.
+all tokens over the time from the first request to the last token. `rolled_back_share` is of guesses made, sent or not.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def figures(dials: Dials, parts: Sequence[Seen]) -> Figures:
     tokens = sum(_tokens(generation) for generation in generations)
     simulated = sum(seen.verifiers for seen in parts)
     scale = dials.verifiers / simulated
-    speeds = [sum(_tokens(g) for g in seen.generations) / seen.ended_s for seen in parts]
+    speeds = [sum(_tokens(g) for g in seen.generations) / seen.seconds for seen in parts]
     speed = sum(speeds) * scale
     tally = Tally()
     for seen in parts:
@@ -76,10 +76,10 @@ def figures(dials: Dials, parts: Sequence[Seen]) -> Figures:
     right = sum(seen.totals.right for seen in parts)
     lost = sum(seen.totals.lost for seen in parts)
     there_s = sum(seen.drafter_there_s for seen in parts)
-    machine_s = sum(seen.ended_s * seen.verifiers for seen in parts)
+    machine_s = sum(seen.seconds * seen.verifiers for seen in parts)
     return Figures(
         tokens=round(tokens * scale),
-        seconds=max(seen.ended_s for seen in parts),
+        seconds=max(seen.seconds for seen in parts),
         tokens_per_s=speed,
         tokens_per_s_interval=_interval(speeds, len(speeds) * scale) if scale > 1 and len(speeds) > 1 else None,
         session_tokens_per_s=decoded / decode_s if decode_s > 0 else None,

@@ -11,8 +11,9 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from nacre.errors import Internal, InvalidArgument
 from nacre.sampling import Choice
-from nacre.session import DrafterLimits, SessionLimits, VerifierSession
+from nacre.session import DrafterLimits, SessionLimits, SpeculationMode, VerifierSession
 from nacre.sim import lockstep
 from nacre.sim.acceptance import Acceptance, LineProposer, LineTarget
 from nacre.sim.actors import DrafterSpec, OwnerActor, SessionSpec
@@ -27,6 +28,8 @@ from nacre.sim.world import World
 
 _RIGHT = Choice(0)
 _NO_BOUND = 1 << 40
+#: A session whose streams have been cut so often in a row without a single new token never will have one.
+_FRUITLESS_CUTS = 1000
 
 
 @dataclass(slots=True)
@@ -39,7 +42,10 @@ class Generation:
 
 @dataclass(slots=True)
 class Seen:
-    """What one simulated fleet has shown. Seconds are summed over its machines."""
+    """What one simulated fleet has shown. Seconds are summed over its machines.
+
+    `began_s` is when the first request was made, `ended_s` when the last one was answered.
+    """
 
     generations: list[Generation] = field(default_factory=list)
     verifiers: int = 1
@@ -49,7 +55,12 @@ class Seen:
     verifier_busy_s: float = 0.0
     drafter_busy_s: float = 0.0
     drafter_there_s: float = 0.0
+    began_s: float = 0.0
     ended_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_s - self.began_s
 
 
 class Fleet:
@@ -66,7 +77,7 @@ class Fleet:
         self._waiting: deque[tuple[int, float]] = deque()
         self._running = 0
         self._pool = [self._worker(number) for number in range(dials.drafter_pool)]
-        ready = lockstep.gate(dials.policy) if dials.lock_step else None
+        ready = lockstep.gate(dials.policy, dials.chunk_nodes) if dials.lock_step else None
         self._verifiers = [
             VerifierActor(self._world, f"v{index}", spec, LineTarget(), self._watch, ready)
             for index, spec in enumerate(self._verifier_specs())
@@ -76,14 +87,24 @@ class Fleet:
         self._placed = 0
 
     def run(self) -> Seen:
-        """Runs until the last request is answered. Raises Violation if a text comes out wrong."""
-        at_s = 0.0
+        """Runs until the last request is answered.
+
+        Raises Violation if a text comes out wrong, InvalidArgument if streams are cut too often for any text.
+        """
+        at_s, seen = 0.0, self._seen
         for index in range(self._dials.requests):
             if self._dials.arrivals_per_s > 0:
                 at_s += -math.log(1.0 - self._dice.unit()) / self._dials.arrivals_per_s
+            if index == 0:
+                seen.began_s = at_s
             self._world.at(at_s, lambda index=index: self._arrive(index))  # type: ignore[misc]
         self._world.run(until_s=math.inf, max_events=_NO_BOUND)
-        seen = self._seen
+        unanswered = self._running + len(self._waiting)
+        if unanswered:
+            raise Internal(
+                f"the simulated world fell silent with {unanswered} of {self._dials.requests} requests unanswered; "
+                "that is a bug of the simulator: please report it with these dials"
+            )
         for verifier in self._verifiers:
             seen.pass_s += verifier.loop.pass_s
             seen.verifier_busy_s += verifier.core.busy_s
@@ -91,7 +112,7 @@ class Fleet:
                 for tally in tallies:
                     _add(seen.tally, tally)
         for worker in self._pool:
-            self._count(worker, seen.ended_s)
+            self._count(worker, seen.seconds)
         return seen
 
     # -- requests ------------------------------------------------------------------------------------------------
@@ -146,6 +167,7 @@ class Fleet:
             place=place,
             ended=ended,
         )
+        owner.max_attempts = _NO_BOUND  # streams are cut as often as the dials say
         generation.received = owner.received
         self._seen.generations.append(generation)
         if dials.policy != "plain":
@@ -173,20 +195,29 @@ class Fleet:
             else:
                 owner.drafters.append(seat)
             if isinstance(seat, lockstep.ChunkSeat):
-                seat.gamma, seat.ahead = dials.gamma, lockstep.AHEAD[dials.policy]
+                seat.gamma, seat.ahead = dials.chunk_nodes, lockstep.AHEAD[dials.policy]
             seats.append(seat)
         return seats
 
-    def _cut_later(self, owner: OwnerActor, seats: list[DrafterActor], dice: Dice) -> None:
-        """Cuts all streams of a session, again and again, at random times."""
+    def _cut_later(self, owner: OwnerActor, seats: list[DrafterActor], dice: Dice, fruitless: int = 0) -> None:
+        """Cuts all streams of a session, again and again, at random times; the last `fruitless` cuts were in vain."""
+        known = len(owner.tokens)
 
         def cut() -> None:
-            if not owner.done:
-                owner.cut()
-                for seat in seats:
-                    if not isinstance(seat, DeviceSeat):
-                        seat.cut()
-                self._cut_later(owner, seats, dice)
+            if owner.done:
+                return
+            in_vain = fruitless + 1 if len(owner.tokens) == known else 0
+            if in_vain == _FRUITLESS_CUTS:
+                raise InvalidArgument(
+                    f"dial cuts_per_minute is {self._dials.cuts_per_minute:g}; a session had no new token between "
+                    f"{in_vain} cuts: its streams live too short for its link and its load",
+                    param="cuts_per_minute",
+                )
+            owner.cut()
+            for seat in seats:
+                if not isinstance(seat, DeviceSeat):
+                    seat.cut()
+            self._cut_later(owner, seats, dice, in_vain)
 
         gap_s = -math.log(1.0 - dice.unit()) * 60 / self._dials.cuts_per_minute
         self._world.after(gap_s, cut)
@@ -200,7 +231,7 @@ class Fleet:
         return [
             VerifierSpec(
                 row_budget=dials.pass_rows,
-                session_rows=min(dials.session_rows, dials.pass_rows),
+                session_rows=dials.rows_for_one,
                 pass_time=dials.pass_time,
                 overhead_s=dials.overhead_ms / 1e3,
                 commit_s=dials.commit_ms / 1e3,
@@ -208,6 +239,7 @@ class Fleet:
                 pauses=dials.pauses and not dials.lock_step,
                 rows_cost=not dials.lock_step,
                 calibrates=not self._checked and not dials.lock_step,
+                mode=SpeculationMode(dials.mode),
                 limits=SessionLimits(window_nodes=dials.window_nodes),
                 max_positions=_NO_BOUND,
                 grace_s=1.0,  # longer than any owner here needs to come back
@@ -219,7 +251,7 @@ class Fleet:
     def _limits(self) -> DrafterLimits:
         dials = self._dials
         if dials.lock_step:
-            return lockstep.limits(dials.gamma, dials.window_nodes)
+            return lockstep.limits(dials.chunk_nodes, dials.window_nodes)
         return DrafterLimits(
             dials.window_nodes, least_survival=dials.least_survival, least_sent_survival=dials.least_sent
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from nacre.scheduling import Arrivals, RowBudget
-from nacre.session import SessionLimits, VerifierSession
+from nacre.session import Commit, SessionLimits, SpeculationMode, VerifierSession
+from nacre.session.hearing import Hearing
 from nacre.sim.checkers import VerifierChecks
+from nacre.sim.messages import Opened
 from nacre.sim.network import Stream
 from nacre.sim.target import ToyEngine
 from nacre.sim.world import Timer
@@ -35,7 +37,8 @@ class VerifierSpec:
     rows. Each pass takes `pass_time` of its rows, `overhead_s` once and `commit_s` per session in it; each message
     in or out takes `message_s` of the core the passes run on. `pauses` and `calibrates` switch the shipped rules
     on: a checked world takes survivals at their word, as its checkers do. Without `rows_cost` every guess gets its
-    row. `failed_pass` is the chance that a pass does not happen and is planned anew; `crash_at_s` is when it dies.
+    row, and drafters are not told what could be used. `mode` is what owners ask for. `failed_pass` is the chance that
+    a pass does not happen and is planned anew; `crash_at_s` is when it dies.
     """
 
     row_budget: int = 16
@@ -48,6 +51,7 @@ class VerifierSpec:
     pauses: bool = True
     rows_cost: bool = True
     calibrates: bool = False
+    mode: SpeculationMode = SpeculationMode.LATENCY
     limits: SessionLimits = SessionLimits()  # noqa: RUF009  a frozen value
     max_positions: int = 4096
     grace_s: float = 0.5
@@ -57,6 +61,13 @@ class VerifierSpec:
     @property
     def budget(self) -> RowBudget:
         return RowBudget(pass_rows=self.row_budget, session_rows=self.session_rows or self.row_budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted(Opened):
+    """The answer to a new drafter's Join: also the rows that its session could use now. 0: not told; 1: no guesses."""
+
+    row_budget: int = 0
 
 
 @dataclass(slots=True)
@@ -79,7 +90,7 @@ class Tally:
 class Hosted:
     """A session and everyone connected to it. `missing_rows` of its prompt are still to be computed.
 
-    `started` counts its passes and `drafted` its drafters' messages since the first of them joined.
+    `drafters` are their ordinals, `told` the committed length that each has heard of; `last` is the last pass's commit.
     """
 
     name: str
@@ -92,9 +103,10 @@ class Hosted:
     turn: int  # order of its last pass among all sessions' (times tie, and a tie must not favour anyone for ever)
     missing_rows: int = 0
     begun: bool = False
-    started: int = 0
-    drafted: int = 0
+    last: Commit | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
+    hearing: Hearing = field(default_factory=Hearing)
     drafters: dict[Stream, int] = field(default_factory=dict)
+    told: dict[Stream, int] = field(default_factory=dict)
     grace: Timer | None = None
     tally: Tally = field(default_factory=Tally)

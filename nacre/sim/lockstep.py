@@ -27,16 +27,18 @@ def limits(gamma: int, window_nodes: int) -> DrafterLimits:
     return DrafterLimits(window_nodes, least_survival=0.0, least_sent_survival=0.0, nodes_per_draft=max(gamma, 1))
 
 
-def gate(policy: str) -> Ready:
+def gate(policy: str, gamma: int) -> Ready:
     """When the verifier may start a session's pass; the first one is the prompt's."""
     if AHEAD[policy] is None:
         return lambda hosted: hosted.tally.passes == 0 or len(hosted.session.tree) > 0
-    return lambda hosted: hosted.tally.passes <= hosted.tally.drafts or _all_guessed(hosted)
+    return lambda hosted: hosted.tally.passes <= hosted.tally.drafts or _nothing_to_send(hosted, gamma)
 
 
-def _all_guessed(hosted: Hosted) -> bool:
-    """Guesses reach the end of the text: nothing is left to send."""
-    return _leaf(hosted.session.tree.tip).position >= hosted.session.end_position - 1
+def _nothing_to_send(hosted: Hosted, gamma: int) -> bool:
+    """Guesses reach the end of the text, or leave no room for more in the window: to wait for a message is for ever."""
+    session = hosted.session
+    full = len(session.tree) + gamma > session.limits.window_nodes
+    return full or _leaf(session.tree.tip).position >= session.end_position - 1
 
 
 def _leaf(node: Node) -> Node:

@@ -1,6 +1,7 @@
 """The verifier around VerifierSession: sessions, streams, tickets and grace periods, on virtual time.
 
-Rule: the engine never waits for a drafter longer than pays. Its batch loop has a module of its own.
+Rule: the engine never waits for a drafter longer than pays. Its batch loop has a module of its own. An owner hears of
+every commit, drafters as the shipped `Hearing` says.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from nacre.session import Commit, Draft, Reanchor, Resolution, VerifierSession, 
 from nacre.sim.batch_loop import BatchLoop, Ready
 from nacre.sim.checkers import VerifierChecks
 from nacre.sim.core import Core
-from nacre.sim.hosted import Hosted, PassTime, Tally, VerifierSpec
+from nacre.sim.hosted import Admitted, Hosted, PassTime, Tally, VerifierSpec
 from nacre.sim.messages import Cancel, Finished, Join, Open, Opened, describe
 from nacre.sim.network import Stream
 from nacre.sim.target import Target, ToyEngine
@@ -109,6 +110,7 @@ class VerifierActor:
             max_positions=self.spec.max_positions,
             vocab_size=self._target.vocab_size,
             stop_ids=message.stop_ids,
+            mode=self.spec.mode,
             keep_choices=message.keep_choices,
             limits=self.spec.limits,
         )
@@ -127,7 +129,7 @@ class VerifierActor:
         self.hosted[hosted.ticket] = hosted
         self.tallies.setdefault(hosted.name, []).append(hosted.tally)
         self._streams[stream] = hosted
-        self._send(stream, self._opened_for(hosted, ()))
+        self._send(stream, _opened(hosted))
         if session.finished is not None:
             self._conclude(hosted)
         self.loop.wake()
@@ -139,6 +141,7 @@ class VerifierActor:
             return
         if hosted.owner is not None:  # the old stream is dead, only not noticed here yet
             self._streams.pop(hosted.owner, None)
+            self._leave(hosted, hosted.owner)
             hosted.owner.close(self)
         if hosted.grace is not None:
             hosted.grace.cancel()
@@ -164,7 +167,7 @@ class VerifierActor:
         self._seat(hosted, stream, ordinal)
         self._streams[stream] = hosted
         if message.position == 0:
-            self._send(stream, self._opened_for(hosted, tuple(session.tokens)))
+            self._send(stream, self._admitted(hosted))
             self.loop.wake()
             return
         stream.send(self, Reanchor(len(session.tokens)))
@@ -179,6 +182,8 @@ class VerifierActor:
 
     def _seat(self, hosted: Hosted, stream: Stream, ordinal: int) -> None:
         hosted.drafters[stream] = ordinal
+        hosted.told[stream] = len(hosted.session.tokens)
+        hosted.hearing.joined()
         if hosted.checks is not None:
             hosted.checks.joined(ordinal)
 
@@ -200,7 +205,6 @@ class VerifierActor:
             self._refuse(stream, error)
             self._leave(hosted, stream)
             return
-        hosted.drafted += 1
         hosted.tally.drafts += 1
         hosted.tally.live_guesses += received.live
         hosted.tally.late_guesses += received.late
@@ -211,14 +215,17 @@ class VerifierActor:
             hosted.checks.drafted(ordinal, draft, received)
         self.loop.drafted(hosted, received)
 
-    def _opened_for(self, hosted: Hosted, tokens: tuple[int, ...]) -> Opened:
+    def _admitted(self, hosted: Hosted) -> Admitted:
+        """A drafter is told whether guesses are wanted before it reads the prompt."""
         session = hosted.session
-        return Opened(
+        running = sum(other.session.finished is None for other in self.hosted.values())
+        return Admitted(
             ticket=hosted.ticket,
-            tokens=tokens,
+            tokens=tuple(session.tokens),
             prompt_length=session.prompt_length,
             end_position=session.end_position,
             window_nodes=session.limits.window_nodes,
+            row_budget=self.loop.offer(running),
         )
 
     def _refuse(self, stream: Stream, error: NacreError) -> None:
@@ -226,6 +233,7 @@ class VerifierActor:
         stream.close(self, error)
 
     def _leave(self, hosted: Hosted, stream: Stream) -> None:
+        hosted.told.pop(stream, None)
         ordinal = hosted.drafters.pop(stream, None)
         if ordinal is not None:
             left = hosted.session.streams[ordinal]
@@ -245,6 +253,7 @@ class VerifierActor:
     def _conclude(self, hosted: Hosted) -> None:
         """Tells everyone that it is over. The session is kept for a while: an owner that missed it may come back."""
         assert hosted.session.finished is not None
+        self._tell_drafters(hosted)
         last = Finished(hosted.session.finished, len(hosted.session.tokens))
         for stream in list(hosted.drafters):
             self._leave(hosted, stream)
@@ -265,20 +274,63 @@ class VerifierActor:
     # -- the batch loop ------------------------------------------------------------------------------------------
 
     def _settled(self, hosted: Hosted, resolution: Resolution) -> None:
-        for stream in dict.fromkeys((hosted.owner, *hosted.drafters)):
-            if stream is not None:
-                ordinal = hosted.drafters.get(stream)
-                window = None if ordinal is None else hosted.session.streams[ordinal].offered_window
-                self._send(stream, self._offering(resolution.commit, window))
-        if hosted.session.finished is not None:
+        session, commit = hosted.session, resolution.commit
+        hosted.last = commit
+        if hosted.owner is not None:
+            self._send(hosted.owner, self._offering(hosted, hosted.owner, commit))
+        tells = hosted.hearing.tells(
+            wanted=commit.row_budget != 1,
+            helped=any(drafter.helps for drafter in session.streams.values()),
+            ended=session.finished is not None,
+        )
+        if tells:
+            self._tell_drafters(hosted)
+        if session.finished is not None:
             self._conclude(hosted)
+
+    def _tell_drafters(self, hosted: Hosted) -> None:
+        """To each what it has not heard of; one on the owner's own stream has heard already."""
+        session = hosted.session
+        for stream in hosted.drafters:
+            known = hosted.told[stream]
+            if stream is hosted.owner or known == len(session.tokens):
+                continue
+            hosted.told[stream] = len(session.tokens)
+            assert hosted.last is not None, "what it has not heard of was committed by a pass"
+            self._send(stream, self._offering(hosted, stream, _since(session, known, hosted.last)))
 
     def _send(self, stream: Stream, message: object) -> None:
         self.core.spend(self.spec.message_s)
         stream.send(self, message)
 
-    def _offering(self, commit: Commit, window_nodes: int | None) -> Commit:
+    def _offering(self, hosted: Hosted, stream: Stream, commit: Commit) -> Commit:
         """A drafter that never helps is offered a smaller window."""
-        if window_nodes is None or commit.window_nodes == window_nodes:
+        ordinal = hosted.drafters.get(stream)
+        if ordinal is None:
             return commit
-        return replace(commit, window_nodes=window_nodes)
+        window_nodes = hosted.session.streams[ordinal].offered_window
+        return commit if commit.window_nodes == window_nodes else replace(commit, window_nodes=window_nodes)
+
+
+def _opened(hosted: Hosted) -> Opened:
+    session = hosted.session
+    return Opened(
+        ticket=hosted.ticket,
+        tokens=(),
+        prompt_length=session.prompt_length,
+        end_position=session.end_position,
+        window_nodes=session.limits.window_nodes,
+    )
+
+
+def _since(session: VerifierSession, known: int, last: Commit) -> Commit:
+    """All that was committed past `known` as one commit, with the last pass's figures."""
+    if known == last.position:
+        return last
+    return replace(
+        session.replay(known),
+        rows=last.rows,
+        row_budget=last.row_budget,
+        verify_ms=last.verify_ms,
+        queue_ms=last.queue_ms,
+    )

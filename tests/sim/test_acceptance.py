@@ -97,6 +97,8 @@ def test_a_trace_survives_its_file(tmp_path: Path) -> None:
         ('{"format": "nacre-acceptance-1", "texts": [{"rank": [4], "survival": [[0.5]]}]}', "damaged"),
         ('{"format": "nacre-acceptance-1", "texts": [{"rank": [0], "survival": [[1.5]]}]}', "damaged"),
         ('{"format": "nacre-acceptance-1", "texts": [{"rank": [0, 0], "survival": [[0.5]]}]}', "damaged"),
+        ('{"format": "nacre-acceptance-1", "texts": [{"rank": [Infinity], "survival": [[0.5]]}]}', "damaged"),
+        ('{"format": "nacre-acceptance-1", "about": 5, "texts": [{"rank": [0], "survival": [[0.5]]}]}', "damaged"),
     ],
 )
 def test_a_file_that_is_no_trace_is_refused(tmp_path: Path, content: str | None, told: str) -> None:

@@ -11,7 +11,16 @@ from nacre.errors import InvalidArgument
 from nacre.runtime import draft_worker
 from nacre.sim import drafters
 from nacre.sim.acceptance import DialledAcceptance
-from nacre.sim.capacity import compare, ideal_throughput, predict, saturation, sweep, swept
+from nacre.sim.capacity import (
+    _parts,
+    compare,
+    ideal_throughput,
+    predict,
+    requests_of,
+    saturation,
+    sweep,
+    swept,
+)
 from nacre.sim.dials import Dials, Spread, with_dials
 from nacre.sim.figures import _interval, _percentile
 from nacre.sim.fleet import Fleet
@@ -100,6 +109,37 @@ def test_failures_cost_time_but_no_text() -> None:
     assert predict(harried).tokens_per_s < predict(quiet).tokens_per_s
 
 
+def test_a_session_survives_any_number_of_cuts_but_not_so_many_that_it_never_gets_on() -> None:
+    # Some ten cuts a second for eight seconds.
+    often = small(policy="plain", pass_ms=20.0, cuts_per_minute=600, output_tokens=400, requests=1)
+    assert predict(often).tokens == 400
+    with pytest.raises(InvalidArgument, match="no new token between 1000 cuts"):
+        predict(replace(often, rtt_ms=Spread(5000.0, 5000.0)))
+
+
+@pytest.mark.parametrize("policy", ["sync", "pearl", "pipelined"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"concurrency": 16, "requests": 16},
+        {"gamma": 8, "window_nodes": 4},
+        {"gamma": 8, "session_rows": 2},
+        {"concurrency": 6, "requests": 6, "pass_rows": 6, "window_nodes": 6},
+    ],
+    ids=["many", "small window", "few rows", "tips alone"],
+)
+def test_those_that_wait_for_one_another_never_wait_for_ever(policy: str, changes: dict[str, Any]) -> None:
+    dials = small(policy=policy, rtt=5, output_tokens=24, **changes)
+    assert predict(dials).tokens == dials.requests * 24
+
+
+def test_time_counts_from_the_first_request() -> None:
+    at_once, late = (predict(small(policy="plain", requests=1, arrivals_per_s=rate)) for rate in (0, 0.01))
+    assert late.seconds == pytest.approx(at_once.seconds)
+    assert late.tokens_per_s == pytest.approx(at_once.tokens_per_s)
+    assert late.verifier_idle_share == pytest.approx(at_once.verifier_idle_share, abs=1e-6)
+
+
 def test_a_device_saves_the_verifier_messages() -> None:
     apart, own = (predict(small(rtt=20, device=device, verifier_message_ms=1.0)) for device in (False, True))
     assert own.verifier_idle_share > 0
@@ -125,6 +165,18 @@ def test_some_verifiers_stand_for_all() -> None:
     assert whole.tokens_per_s_interval is None
     assert some.tokens_per_s == pytest.approx(whole.tokens_per_s, rel=0.1)
     assert some.itl_p50_ms == pytest.approx(whole.itl_p50_ms, rel=0.1)
+
+
+def test_as_many_verifiers_of_a_sample_die_as_of_the_whole_fleet() -> None:
+    dials = small(verifiers=100, requests=1000, concurrency=100, crash_share=0.02, span_s=5)
+    parts = _parts(dials, 20)
+    assert [part.verifiers for part in parts] == [5] * 4
+    dying = sum((part.verifiers - 1) * part.crash_share for part in parts)  # the last of each lives
+    assert dying == pytest.approx(0.02 * 99 * 20 / 100)
+    assert requests_of(dials, 20) == 200
+    for sample in (1, 7):
+        with pytest.raises(InvalidArgument, match=f"sample is {sample}; where verifiers die"):
+            requests_of(dials, sample)
 
 
 def test_money_is_machine_time() -> None:
@@ -174,7 +226,32 @@ def test_a_sweep_is_refused_before_anything_runs() -> None:
         ("requests", 0, "at least 1"),
         ("requests", 1.5, "whole number"),
         ("verifiers", 0, "at least 1"),
-        ("rtt_ms", [9, 5], "at least 0"),
+        ("requests", float("inf"), "whole number"),
+        ("requests", float("nan"), "whole number"),
+        ("requests", 10**400, "at most 10,000,000"),
+        ("requests", True, "whole number"),
+        ("seed", 1 << 63, "at most 9,223,372,036,854,775,807"),
+        ("output_tokens", float("inf"), "at most 1,000,000"),
+        ("output_tokens", 10**400, "number or"),
+        ("rtt_ms", [9, 5], "least comes first"),
+        ("rtt_ms", [0, float("nan")], "at least 0"),
+        ("rtt_ms", [], r"number or \[least, most\]"),
+        ("rtt_ms", [1, 2, 3], r"number or \[least, most\]"),
+        ("jitter_ms", float("inf"), "at most 1,000,000"),
+        ("jitter_ms", True, "must be a number"),
+        ("kbit_per_s", 1e-9, "0 or at least 0.001"),
+        ("arrivals_per_s", 1e-300, "0 or at least 1e-06"),
+        ("pass_ms", [[float("inf"), 20]], "rows, milliseconds"),
+        ("pass_ms", [[1, 20], [10**400, 30]], "up to 1,000,000"),
+        ("pass_ms", [[1, float("nan")]], "greater than 0"),
+        ("pass_ms", ["12"], "rows, milliseconds"),
+        ("pass_ms", {"1": 20}, "rows, milliseconds"),
+        ("draft_ms", float("inf"), "greater than 0"),
+        ("acceptance", [float("nan")], "lie in 0 to 1"),
+        ("drafter_speeds", [], "greater than 0"),
+        ("drafter_speeds", [float("inf")], "greater than 0"),
+        ("trace", 5, "must be text"),
+        ("mode", "off", "one of latency, throughput"),
         ("rtt_ms", "far", r"number or \[least, most\]"),
         ("device", 1, "true or false"),
         ("policy", "magic", "one of nacre"),
@@ -188,6 +265,20 @@ def test_an_impossible_dial_is_named(dial: str, value: Any, told: str) -> None:
     with pytest.raises(InvalidArgument, match=told) as refused:
         with_dials(Dials(), {dial: value})
     assert dial in refused.value.message
+
+
+def test_methods_that_wait_for_guesses_need_a_row_for_one() -> None:
+    for dial in ("session_rows", "pass_rows"):
+        with pytest.raises(InvalidArgument, match=f"dial {dial} is 1; policy sync"):
+            small(policy="sync", **{dial: 1})
+
+
+def test_numbers_may_be_written_as_people_write_them() -> None:
+    # TOML knows neither of the first two: they come as text, which must not be taken for a list of two digits.
+    assert small(rtt="05").rtt_ms == Spread(5, 5)
+    assert small(overhead=".5").overhead_ms == 0.5
+    assert small(requests=3.0).requests == 3
+    assert small(seed=2**53 + 1).seed == 2**53 + 1
 
 
 def test_too_few_requests_cannot_be_shared() -> None:
