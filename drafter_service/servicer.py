@@ -63,6 +63,7 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             steps=self._worker.totals.steps,
             busy_ms=self._worker.totals.busy_s * 1e3,
             draft=self._draft_name,
+            propose_ms=self._worker.totals.propose_s * 1e3,
         )
 
     async def Attach(

@@ -83,6 +83,7 @@ class OwnerStream:
                 index += 1
                 commit = isinstance(event, pb.Commit)
                 await self._context.write(pb.SessionEvent(commit=event) if commit else pb.SessionEvent(reanchor=event))
+                record.forget_lessons(index - 1)
                 continue
             self._raise_trouble()
             await self._context.write(pb.SessionEvent(finished=record.finished))

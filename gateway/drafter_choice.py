@@ -3,8 +3,9 @@
 Rule: nothing here can change a text or refuse a session; it only puts drafters in order. Where all drafters are of one
 kind there is nothing to choose, and nothing is computed.
 
-What a text is like is told from its last tokens; how good a kind of drafter is in such a text, from the commits of
-sessions it has joined (`Share`). Distances are measured from here and stand for those from the verifiers.
+What a text is like, its owner says or the gateway tells from its last tokens; how good a kind of drafter is in such a
+text, from the commits of sessions it has joined (`Share`). Distances are measured from here and stand for those from
+the verifiers.
 """
 
 from __future__ import annotations
@@ -19,11 +20,8 @@ from nacre.drafting import KNOWN_METHODS
 from nacre.pacing import PassTime
 from nacre.pacing.closed_forms import PassSeconds
 from nacre.pacing.drafter_bandit import DrafterBandit, Offer
-from nacre.text import domain_of
 from nacre.v1 import session_pb2 as pb
 
-#: Tokens whose text is looked at.
-TAIL_TOKENS = 512
 #: What a drafter extends in one step, over all its sessions, as far as one can tell from here.
 _NODES_PER_STEP = 4
 #: What a pass takes if the verifier has not said it.
@@ -99,10 +97,9 @@ class DrafterChoice:
         """Whether drafters of more than one kind are up."""
         return self._on and len({drafter.kind for drafter in self._pool.drafters.values() if drafter.up}) > 1
 
-    def wish(self, verifier: str, tail: Sequence[int]) -> Wish:
-        """For a session at `verifier` that begins with a text that ends in `tail`."""
-        served = self._pool.served
-        return Wish(domain_of(served.vocabulary.decode(tail)) if served else domain_of(""), self._pass_s(verifier))
+    def wish(self, verifier: str, domain: str) -> Wish:
+        """For a session at `verifier` whose text is of that kind."""
+        return Wish(domain, self._pass_s(verifier))
 
     def first(self, wish: Wish, drafters: Sequence[DrafterUpstream]) -> DrafterUpstream:
         """The drafter to ask; those given are healthy and in order of preference, which decides within a kind."""

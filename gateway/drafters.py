@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import grpc
 
-from gateway.drafter_choice import TAIL_TOKENS, DrafterChoice, Share, Wish, offered, right_in_last_pass
+from gateway.drafter_choice import DrafterChoice, Share, Wish, offered, right_in_last_pass
 from gateway.metrics import GatewayMetrics
 from gateway.settings import GatewaySettings
 from gateway.upstreams import DrafterUpstream, UpstreamPool
@@ -71,16 +70,15 @@ class DrafterPlacement:
         self._attaching = 0
         self._tasks: asyncio.TaskGroup | None = None
 
-    def seat(self, verifier: str, ticket: str, wanted: int, tokens: Sequence[int]) -> Seat:
-        """A session has opened with these tokens; returns at once."""
+    def seat(self, verifier: str, ticket: str, wanted: int, domain: str) -> Seat:
+        """A session has opened with a text of that kind; returns at once."""
         address = self._settings.address_for_drafters(verifier)
         seat = Seat(address, ticket, min(wanted, self._settings.max_drafters) if ticket else 0)
         if seat.wanted:
             self.seats.add(seat)
-            if self._choice.needed:  # once the owner's first word is on its way
-                asyncio.get_running_loop().call_soon(self._choose, seat, verifier, tokens[-TAIL_TOKENS:])
-            else:
-                self._supply(seat)
+            if self._choice.needed:
+                seat.wish = self._choice.wish(verifier, domain)
+            self._supply(seat)
         return seat
 
     def leave(self, seat: Seat) -> None:
@@ -111,11 +109,6 @@ class DrafterPlacement:
                 del seat.off[address]
             else:
                 seat.off[address] = rounds - 1
-
-    def _choose(self, seat: Seat, verifier: str, tail: Sequence[int]) -> None:
-        if seat in self.seats:
-            seat.wish = self._choice.wish(verifier, tail)
-            self._supply(seat)
 
     def _let_go(self, seat: Seat, address: str) -> None:
         del seat.held[address]

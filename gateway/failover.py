@@ -36,6 +36,7 @@ from nacre.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from nacre.text import DOMAINS
 from nacre.v1 import session_pb2 as pb
 
 log = logging.getLogger("nacre.gateway")
@@ -69,9 +70,12 @@ class RoutedSession:
         if not request.HasField("seed"):
             self._request.seed = plane.settings.seed or secrets.randbits(DRAWN_SEED_BITS)
         self._metadata = (("nacre-tenant", tenant),) if tenant else ()
-        self._fingerprint = plane.pool.model().fingerprint
+        served = plane.pool.model()
+        self._fingerprint = served.fingerprint
         self._wanted_drafters = 0 if request.speculation == pb.SPECULATION_MODE_OFF else drafters
         self._tokens: list[int] = [*request.prompt, *request.resume]
+        if request.domain not in DOMAINS and request.speculation != pb.SPECULATION_MODE_OFF:
+            self._request.domain = served.domain(self._tokens)
         self._end = len(request.prompt) + request.max_tokens
         self._leg: Leg | None = None
         self._seat: Seat | None = None
@@ -349,7 +353,7 @@ class RoutedSession:
             )
         self._leg = leg
         self._seat = self._plane.drafters.seat(
-            verifier.address, opened.drafter_ticket, self._wanted_drafters, self._tokens
+            verifier.address, opened.drafter_ticket, self._wanted_drafters, self._request.domain
         )
 
     async def _begun(self, verifier: VerifierUpstream, first: pb.SessionRequest, timeout_s: float) -> Leg:

@@ -23,6 +23,10 @@ log = logging.getLogger("nacre.gateway")
 _SWEEP_S = 1.0
 
 
+#: Commits whose observations wait for an owner that learns.
+MOST_LESSONS = 16
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """One session of a gRPC client. `events` are commits and re-anchorings; `finished` or `failure` end them."""
@@ -63,6 +67,12 @@ class Record:
         opened.drafter_ticket = self.drafter_ticket if owner else ""
         opened.owner_ticket = self.owner_ticket if owner else ""
         return opened
+
+    def forget_lessons(self, index: int) -> None:
+        """What was observed is no part of the text: it is kept until the owner has it, or is too far behind."""
+        event = self.events[index] if index >= 0 else None
+        if isinstance(event, pb.Commit):
+            event.ClearField("observed")
 
     def replay(self, position: int) -> tuple[int, pb.Commit | None]:
         """Where a listener that has `position` tokens goes on: index of its next event, the rest of the commit before.
@@ -168,10 +178,8 @@ class Records:
             case DraftRefused():
                 record.refusal = event.error
             case _:
-                # What was observed is a lesson, not a part of the text: only the latest is kept.
-                if record.events and isinstance(record.events[-1], pb.Commit):
-                    record.events[-1].ClearField("observed")
                 record.events.append(event)
+                record.forget_lessons(len(record.events) - 1 - MOST_LESSONS)
         record.announce()
 
 

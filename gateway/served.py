@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,15 @@ import grpc
 
 from gateway.chat import ChatTemplate
 from nacre.errors import FailedPrecondition
-from nacre.text import Vocabulary
+from nacre.text import Vocabulary, domain_of
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2
 from nacre.wire.errors import error_of
 
 #: A tokenizer file larger than this is not read.
 MAX_TOKENIZER_BYTES = 64 << 20
+#: Tokens whose text tells what it is like.
+TAIL_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class ServedModel:
     @property
     def handshake(self) -> pb.Handshake:
         return self.model.handshake
+
+    def domain(self, tokens: Sequence[int]) -> str:
+        """What a text is like that ends in these tokens: one of `nacre.text.DOMAINS`."""
+        return domain_of(self.vocabulary.decode(tokens[-TAIL_TOKENS:]))
 
     @property
     def fingerprint(self) -> str:

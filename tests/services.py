@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from nacre.runtime.processes import Child, ChildSpec, Processes
@@ -25,34 +26,47 @@ class Services:
     gateway: Child | None = None
 
     async def start_verifier(self, *flags: str, port: int = 0) -> Child:
-        arguments = ("--target", self.target, "--dtype", self.dtype, "--grpc-port", str(port), *flags)
-        child = await self.processes.start(ChildSpec("verifier", "verifier_service", arguments))
+        child = await self._verifier(*flags, port=port)
         self.verifiers.append(child)
         return child
 
     async def start_drafter(self, *flags: str, method: str = "model") -> Child:
-        arguments = ("--draft", self.draft, "--method", method, "--grpc-port", "0", *flags)
-        child = await self.processes.start(ChildSpec("drafter", "drafter_service", arguments))
+        child = await self._drafter(*flags, method=method)
         self.drafters.append(child)
         return child
 
+    async def start_together(
+        self, *, verifiers: int, drafters: int, verifier_flags: Sequence[str] = (), drafter_flags: Sequence[str] = ()
+    ) -> None:
+        """All at once: most of a start is one core's work."""
+        started = await asyncio.gather(
+            *(self._verifier(*verifier_flags) for _ in range(verifiers)),
+            *(self._drafter(*drafter_flags) for _ in range(drafters)),
+        )
+        self.verifiers += started[:verifiers]
+        self.drafters += started[verifiers:]
+
     async def heal(self) -> None:
         """Starts again, at the same addresses, what has ended."""
-        for child in [child for child in self.verifiers if not child.running]:
-            self.verifiers.remove(child)
-            await self.start_verifier(port=int(child.ready["grpc_port"]))
-        for child in [child for child in self.drafters if not child.running]:
-            self.drafters.remove(child)
-            await self.start_drafter("--grpc-port", str(child.ready["grpc_port"]))
+        lost = [child for child in self.verifiers if not child.running]
+        lost_drafters = [child for child in self.drafters if not child.running]
+        self.verifiers = [child for child in self.verifiers if child.running]
+        self.drafters = [child for child in self.drafters if child.running]
+        await asyncio.gather(
+            *(self.start_verifier(port=int(child.ready["grpc_port"])) for child in lost),
+            *(self.start_drafter("--grpc-port", str(child.ready["grpc_port"])) for child in lost_drafters),
+        )
 
-    async def start_gateway(self, *flags: str) -> Child:
+    async def start_gateway(self, *flags: str, drafters: Sequence[Child] | None = None) -> Child:
+        """In front of all verifiers and of these drafters, all if none are named; `address` is then its own."""
+        known = self.drafters if drafters is None else drafters
         arguments = [
             *("--http-port", "0", "--grpc-port", "0"),
             *("--verifiers", ",".join(address(child) for child in self.verifiers)),
             *flags,
         ]
-        if self.drafters:
-            arguments += ["--drafters", ",".join(address(child) for child in self.drafters)]
+        if known:
+            arguments += ["--drafters", ",".join(address(child) for child in known)]
         self.gateway = await self.processes.start(ChildSpec("gateway", "gateway", tuple(arguments)))
         return self.gateway
 
@@ -66,6 +80,14 @@ class Services:
     def url(self) -> str:
         assert self.gateway is not None
         return f"http://127.0.0.1:{self.gateway.ready['http_port']}"
+
+    async def _verifier(self, *flags: str, port: int = 0) -> Child:
+        arguments = ("--target", self.target, "--dtype", self.dtype, "--grpc-port", str(port), *flags)
+        return await self.processes.start(ChildSpec("verifier", "verifier_service", arguments))
+
+    async def _drafter(self, *flags: str, method: str = "model") -> Child:
+        arguments = ("--draft", self.draft, "--method", method, "--grpc-port", "0", *flags)
+        return await self.processes.start(ChildSpec("drafter", "drafter_service", arguments))
 
 
 def address(child: Child) -> str:
@@ -87,10 +109,9 @@ async def services(
 ) -> AsyncIterator[Services]:
     async with Processes() as processes:
         running = Services(processes, target, draft, dtype)
-        for _ in range(verifiers):
-            await running.start_verifier(*verifier_flags)
-        for _ in range(drafters):
-            await running.start_drafter(*drafter_flags)
+        await running.start_together(
+            verifiers=verifiers, drafters=drafters, verifier_flags=verifier_flags, drafter_flags=drafter_flags
+        )
         if gateway:
             await running.start_gateway(*gateway_flags)
         yield running

@@ -29,3 +29,31 @@ BLOCKED = "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.
 def test_it_runs_without_torch(work: str) -> None:
     done = subprocess.run([sys.executable, "-c", BLOCKED + work], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+#: Forty tenants, each with a session open and much to learn. Without a bound for all of them together that is 150 MB
+#: (stand) to 310 MB (recycling-growth) beside the program's own.
+CROWD = """
+import psutil
+import drafter_service.server, nacre.store.redis_store
+from nacre.drafting import DraftContext
+from nacre.runtime.proposers import build_proposer
+from nacre.runtime.settings import DrafterSettings
+from nacre.sampling import SamplingParams
+
+proposer = build_proposer(DrafterSettings(method={method!r})).proposer
+rows = [((number * 7919 % 150000,), ((number, 255),)) for number in range(2000)]
+output = tuple(range(1 << 16))
+for tenant in range(40):
+    proposer.open(tenant, DraftContext((1, 2, 3), 3, SamplingParams(), None, tenant=tenant))
+    proposer.teach(tenant, rows, [output])
+resident = psutil.Process().memory_info().rss
+assert resident <= 150_000_000, resident
+"""
+
+
+@pytest.mark.parametrize("method", ["recycling-growth", "stand", "suffix"])
+def test_a_drafter_without_a_model_stays_small_however_many_tenants_it_learns_from(method: str) -> None:
+    script = BLOCKED + CROWD.format(method=method)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

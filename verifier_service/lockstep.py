@@ -29,7 +29,8 @@ def _serve() -> Callable[[VerifierSettings], Coroutine[Any, Any, None]]:
 
     def host(verify_pass: VerifyPass, limits: HostLimits, *, pacer: Pacer, **options: Any) -> VerifierHost:
         # As if rows cost nothing and every guess were sure: the client has weighed them.
-        whole = Pacer(PassCosts([(1, 1.0)]), replace(limits.budget, least_survival=0.0), pauses=False)
+        budget = replace(limits.budget, least_survival=0.0)
+        whole = Pacer(PassCosts([(1, 1.0)]), budget, pauses=False, trials=False)
         return VerifierHost(verify_pass, limits, pacer=whole, ready=in_step, **options)
 
     return partial(serve, host_for=host)

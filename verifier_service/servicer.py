@@ -26,6 +26,7 @@ from nacre.runtime.verify_pass import EngineSession
 from nacre.sampling import History, completion_key
 from nacre.session import SessionLimits, SpeculationMode, check_prediction, open_session
 from nacre.session.observed import MOST_BEST
+from nacre.text import DOMAINS
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2, verifier_pb2_grpc
 from nacre.wire import messages
@@ -124,6 +125,10 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             raise InvalidArgument(f"stop_ids has {len(request.stop_ids)} entries; at most {MAX_STOP_IDS} are allowed")
         if len(request.label.encode()) > messages.MAX_LABEL_BYTES:
             raise InvalidArgument(f"label is longer than {messages.MAX_LABEL_BYTES} bytes; shorten it", param="label")
+        if request.domain and request.domain not in DOMAINS:
+            raise InvalidArgument(
+                f"domain is {request.domain[:40]!r}; leave it out or take one of {', '.join(DOMAINS)}", param="domain"
+            )
         top_logprobs = request.top_logprobs if request.HasField("top_logprobs") else -1
         if top_logprobs > 20:
             raise InvalidArgument(f"top_logprobs is {top_logprobs}; at most 20 are reported", param="top_logprobs")
@@ -152,7 +157,8 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             top_logprobs=top_logprobs,
             history=history,
         )
-        session = self._host.open(machine, engine, seed, prediction=tuple(request.prediction))
+        prediction = tuple(request.prediction)
+        session = self._host.open(machine, engine, seed, prediction=prediction, domain=request.domain)
         log.debug(
             "session %s opened: %d prompt tokens",
             session.id,
@@ -167,7 +173,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         own_guesses = _Drafting(self._host, session, "own")
         try:
             if observe and session.machine.mode is not SpeculationMode.OFF and not session.ended:
-                session.observers[own_guesses.join()] = observe
+                session.observed.join(own_guesses.join(), observe)
             session.machine.replay(cursor)  # refuses a position that cannot be replayed, before anything is sent
             await self._serve(
                 session,
@@ -207,7 +213,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
         guesses = _Drafting(self._host, session, method)
         ordinal = guesses.join()
         if request.observe:
-            session.observers[ordinal] = request.observe
+            session.observed.join(ordinal, request.observe)
         self._metrics.drafters(method).inc()
         try:
             machine = session.machine
@@ -278,6 +284,7 @@ class VerifierServicer(verifier_pb2_grpc.VerifierServicer):
             prediction=() if owner else session.prediction,
             tenant=engine.tenant if session.kept_best and not owner else "",
             vocab_size=0 if owner else self._served.info.vocab_size,
+            domain=session.domain,
         )
 
     def _tenant_tag(self, tenant: str) -> int:

@@ -171,6 +171,8 @@ def _job(
         label=label.encode()[:MAX_LABEL_BYTES].decode("utf-8", "ignore"),
         prediction=prediction,
     )
+    if len(prompts) == 1 and mode is not SpeculationMode.OFF:  # once for all its choices
+        request.domain = served.domain(prompts[0].ids)
     if fields.seed is not None:
         request.seed = seed_to_key(fields.seed)
     if top_logprobs >= 0:

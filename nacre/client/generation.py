@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Request:
     """What to generate. `prompt` are token ids; `top_logprobs` -1 asks for no log-probabilities.
 
-    `prediction` are token ids that the output is expected to be; it changes its speed, never its text.
+    `prediction` are token ids that the output is expected to be, `domain` is what the text is like (one of
+    `nacre.text.DOMAINS`; a gateway that is not told finds out): they change its speed, never its text.
     """
 
     prompt: tuple[int, ...]
@@ -50,6 +51,7 @@ class Request:
     top_logprobs: int = -1
     label: str = ""
     prediction: tuple[int, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,9 @@ class Generation:
         metadata: tuple[tuple[str, str], ...] = (),
         retry: Retry = Retry(),
         observe: Callable[[pb.SessionEvent], None] | None = None,
+        rtt_s: float = 0.0,
     ) -> None:
-        """`observe` sees every event as it comes, before it is acted on."""
+        """`observe` sees every event as it comes, before it is acted on. `rtt_s` is how far `stub` is, for `worker`."""
         if request.stop and vocabulary is None:
             raise InvalidArgument("stop strings need the model's tokenizer; give the client one", param="stop")
         self.request = request
@@ -140,6 +143,7 @@ class Generation:
         self._handshake = handshake or messages.handshake()
         self._retry = retry
         self._observe = observe
+        self._rtt_s = rtt_s
         self._output = OutputText(vocabulary, request.stop) if vocabulary is not None else None
         self._resumed = 0
         self._iterator: AsyncGenerator[Piece, None] | None = None
@@ -179,7 +183,7 @@ class Generation:
     async def _stream(self) -> AsyncGenerator[Piece, None]:
         """One connection's worth of the generation."""
         call = self._stub.Session(metadata=self._metadata)
-        drafting = _DeviceDrafting(self._worker, call)
+        drafting = _DeviceDrafting(self._worker, call, self._rtt_s)
         ended = False
         try:
             await call.write(pb.SessionRequest(open=self._open()))
@@ -233,6 +237,7 @@ class Generation:
             speculation=messages.mode_to_wire(request.speculation),
             label=request.label,
             prediction=request.prediction,
+            domain=request.domain,
         )
         if self.seed is not None:
             message.seed = self.seed
@@ -301,9 +306,10 @@ class Generation:
 class _DeviceDrafting:
     """Device mode: a worker in this process guesses on the owner's own stream. Without a worker it does nothing."""
 
-    def __init__(self, worker: DraftWorker | None, call: grpc.aio.StreamStreamCall) -> None:
+    def __init__(self, worker: DraftWorker | None, call: grpc.aio.StreamStreamCall, rtt_s: float) -> None:
         self._worker = worker
         self._call = call
+        self._rtt_s = rtt_s
         self._outgoing = Outgoing()
         self._number: int | None = None
         self._writer: asyncio.Task[None] | None = None
@@ -317,6 +323,7 @@ class _DeviceDrafting:
             params=messages.sampling_from_wire(opened.sampling),
             key=opened.noise_key,
             prediction=request.prediction,
+            domain=opened.domain,
         )
         self._number = self._worker.open(
             context,
@@ -324,6 +331,7 @@ class _DeviceDrafting:
             window_nodes=opened.window_nodes,
             send=self._outgoing.send,
             failed=self._outgoing.fail,
+            rtt_s=self._rtt_s,
         )
         self._writer = asyncio.create_task(self._write(), name="device-drafts")
 

@@ -3,9 +3,9 @@
 Source: ADED / Adaptix (Liu et al. 2024). Guarantee: exact (a guess never decides). Needs no model and no torch.
 
 State: for each pair of tokens the scores of the tokens that followed it (`TrigramTable`), at most 8, up to 3 each.
-Update: a committed trigram's score rises by 0.04, once, and its row's others fade by 0.98. (The released code adds
-0.04 again on every call while the trigram is in its window, and never takes anything away.) At read a row is
-normalised, with 0.04 more for what was never seen.
+Update: a committed trigram's row fades by 0.98, then its own score rises by 0.04, once. (The released code adds 0.04
+again on every call while the trigram is in its window, and never takes anything away.) At read a row is normalised,
+with 0.04 more for what was never seen.
 
 `aded` searches by PUCT: from the last two tokens, `iterations` times, it descends to the child of greatest
 Q + (c1 + ln((N + c2 + 1) / c2)) P sqrt(N) / (1 + n), c1 = 32, c2 = 8, unvisited ones first; opens the leaf; rolls out
@@ -20,12 +20,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nacre.drafting.growth import Children, checked_rows
+from nacre.drafting.growth import checked_rows
 from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, MOST_TOKEN, NgramRows, key_of
 from nacre.drafting.proposer import DraftContext, Guess, ProposerTraits
 from nacre.drafting.puct import ROLLOUT
-from nacre.drafting.row_trees import RowTrees, shares
-from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked
+from nacre.drafting.row_trees import RowTrees
+from nacre.drafting.rows import ONE, ROW_WIDTH, Row, unpacked
 from nacre.drafting.tail import Tail, TailProposer
 from nacre.errors import InvalidArgument
 
@@ -54,9 +54,9 @@ class TrigramTable:
     def size_bytes(self) -> int:
         return self._rows.size_bytes
 
-    def children(self, pair: _Pair) -> Children:
-        """What followed the pair, as shares of its scores and one bump for the unseen, best first."""
-        return shares(*self.row(key_of(pair)), unseen=_BUMP)
+    def halved(self) -> TrigramTable:
+        """An empty table for half as many pairs."""
+        return TrigramTable(self._rows.half)
 
     def row(self, key: int) -> tuple[list[int], list[int]]:
         """Tokens and scores after the pair of this `key_of`, best first; the scores may end in zeros."""
@@ -71,9 +71,6 @@ class TrigramTable:
         """Every trigram of a text is an event."""
         for i in range(2, len(tokens)):
             self._bump(tuple(tokens[i - 2 : i]), tokens[i])
-
-    def export(self) -> list[Row]:
-        return [packed(pair, tokens, weights, sum(weights) or 1) for pair, tokens, weights in self._rows.items()]
 
     def merge(self, rows: Iterable[Row]) -> None:
         """Rows of another table replace those here; their shares become scores that sum to 1."""
@@ -110,6 +107,14 @@ class _FollowsTrigrams(TailProposer):
         self._table = TrigramTable() if table is None else table
         self._trees = self._table.trees()
         self._rows = checked_rows(rows)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._table.size_bytes
+
+    def shrink(self) -> None:
+        self._table = self._table.halved()
+        self._trees = self._table.trees()
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)

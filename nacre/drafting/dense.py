@@ -16,6 +16,7 @@ DReSD's principal components, which would need the corpus first.
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ from nacre.drafting.growth import checked_rows, grow_phrases
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, HiddenStates, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
 
-#: Tokens of a tenant that are remembered; the oldest texts are forgotten beyond that.
+#: Tokens of a tenant that have keys, and tokens of all its texts for each of those, prompts included: the oldest texts
+#: are forgotten beyond that.
 MOST_TOKENS = 1 << 16
+_TOKENS_PER_KEY = 16
 DEPTH = 16
 #: Texts that a prompt is taken to be about, and the share of the keys asked for beyond those that are used.
 _PASSAGES, _SPARE = 8, 4
@@ -35,10 +38,10 @@ _WEIGHT = 4.0
 
 @dataclass(slots=True, eq=False)
 class _Text:
-    """A text and the labels of its tokens' keys: `labels[i]` is that of the token at `first + i`."""
+    """A text and the labels of its tokens' keys. From `next_key` on tokens have none; some before it may have none."""
 
-    tokens: list[int]
-    first: int
+    tokens: array[int]  # a number for each token: prompts may be long
+    next_key: int
     labels: list[int] = field(default_factory=list)
     open: bool = True
     #: What chose the last token, and how many tokens there were then.
@@ -60,13 +63,15 @@ class DenseProposer:
         self._where: dict[int, tuple[int, int]] = {}  # label -> (text, place of its token)
         self._number_of: dict[int, int] = {}  # session -> text
         self._next_text = self._next_label = 1
+        self._tokens = 0  # of all texts
 
     @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(name="dense", shape="tree", batch=1, reach=DEPTH, encodes=True)
 
     def open(self, session: int, context: DraftContext) -> None:
-        text = _Text(list(context.tokens), len(context.tokens))
+        text = _Text(array("I", context.tokens), len(context.tokens))
+        self._tokens += len(context.tokens)
         text.passages = frozenset(self._passages(context.tokens[: context.prompt_length]))
         self._number_of[session] = self._next_text
         self._texts[self._next_text] = text
@@ -74,6 +79,7 @@ class DenseProposer:
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         self._texts[self._number_of[session]].tokens.extend(tokens)
+        self._tokens += len(tokens)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # the states say more
@@ -85,9 +91,10 @@ class DenseProposer:
         if end != len(text.tokens):  # of a pass that is not the last one
             return
         text.state = states
-        if states.position == text.first + len(text.labels):  # else something was missed: keys must have no holes
+        if states.position >= text.next_key:  # beyond it where a pass was missed: its tokens have no keys
             labels = range(self._next_label, self._next_label + len(states.states))
             self._next_label = labels.stop
+            text.next_key = end
             self._keys.add(labels, states.states)
             text.labels.extend(labels)
             self._where.update(zip(labels, ((number, place) for place in range(states.position, end)), strict=True))
@@ -102,7 +109,7 @@ class DenseProposer:
             self._texts[number].open = False
             self._texts[number].state = None
             if not self._texts[number].labels:
-                del self._texts[number]
+                self._tokens -= len(self._texts.pop(number).tokens)
 
     def _passages(self, prompt: Sequence[int]) -> Iterable[int]:
         return ()
@@ -130,11 +137,12 @@ class DenseProposer:
 
     def _make_room(self) -> None:
         """Forgets the oldest texts that are over, as long as there are too many tokens."""
-        while len(self._where) > self._most_tokens:
+        while len(self._where) > self._most_tokens or self._tokens > _TOKENS_PER_KEY * self._most_tokens:
             number = next((number for number, text in self._texts.items() if not text.open), None)
             if number is None:
                 return
             gone = self._texts.pop(number)
+            self._tokens -= len(gone.tokens)
             self._keys.remove(gone.labels)
             for label in gone.labels:
                 del self._where[label]

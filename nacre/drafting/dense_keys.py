@@ -37,13 +37,6 @@ class DenseKeys:
         self._mean: F32Array | None = None
         self._projection: F32Array | None = None
 
-    def __len__(self) -> int:
-        return len(self._index) + len(self._waiting)
-
-    @property
-    def size_bytes(self) -> int:
-        return int(self._index.memory_usage)
-
     def add(self, labels: Iterable[int], states: F32Array) -> None:
         """`states` [labels, hidden]. States that are not finite are left out."""
         sound = [(label, state) for label, state in zip(labels, states, strict=True) if np.isfinite(state).all()]

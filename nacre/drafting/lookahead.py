@@ -22,7 +22,7 @@ NGRAM = 5
 PER_TOKEN = 7
 
 
-def lookahead_pool(*, ngram: int = NGRAM, per_token: int = PER_TOKEN, keys: int = 1 << 14) -> PhrasePool:
+def lookahead_pool(*, ngram: int = NGRAM, per_token: int = PER_TOKEN, keys: int = 1 << 13) -> PhrasePool:
     """A pool of n-grams of `ngram` tokens; the first is the key."""
     return PhrasePool(1, per_key=per_token, shortest=ngram - 1, longest=ngram - 1, keys=keys)
 
@@ -34,6 +34,13 @@ class LookaheadProposer(TailProposer):
         self._pool = lookahead_pool() if pool is None else pool
         super().__init__(self._pool.longest + 1)
         self._rows = checked_rows(rows)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._pool.size_bytes
+
+    def shrink(self) -> None:
+        self._pool = self._pool.halved()
 
     @property
     def traits(self) -> ProposerTraits:

@@ -2,7 +2,7 @@
 
 Set-associative, like a processor's cache: a context belongs to one bucket of 8 rows. Where its bucket is full, the row
 that was touched least gives way, and the counts of the others are halved, so that what was common once does not stay
-for ever. Keys are the contexts themselves (21 bits per token), so nothing is confused and everything can be exported.
+for ever. Keys are the contexts themselves (21 bits per token), so nothing is confused.
 
 Rule: what follows a context are at most 8 tokens with 16-bit weights, the heaviest first; what the weights mean is the
 method's affair. Memory: 58 bytes per row, allocated once.
@@ -11,7 +11,7 @@ method's affair. Memory: 58 bytes per row, allocated once.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,11 @@ class NgramRows:
         """Tokens [slots * 8], weights [slots * 8] and keys [slots], as long as the table lives."""
         return self._tokens, self._weights, self._keys
 
+    @property
+    def half(self) -> int:
+        """The size of a table for half as many rows."""
+        return max(_WAYS, len(self._keys) // 2)
+
     def find(self, context: Sequence[int]) -> int:
         """The slot of a context's row, -1 where there is none."""
         return self.find_key(key_of(context))
@@ -102,11 +107,6 @@ class NgramRows:
         self._weight_at[start : start + 8] = memoryview(array("H", [*weights, *missing]))
         self._count_at[slot] = min(self._count_at[slot] + 1, _MOST_COUNT) if tokens else 0
 
-    def items(self) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
-        """(context, tokens, weights) of all rows."""
-        for slot in np.flatnonzero(self._keys).tolist():
-            yield _context(self._key_at[slot]), *self.read(slot)
-
 
 def key_of(context: Sequence[int]) -> int:
     """The context as one number, 0 if it cannot be one."""
@@ -118,11 +118,3 @@ def key_of(context: Sequence[int]) -> int:
             return 0
         key = key << TOKEN_BITS | (token + 1)
     return key
-
-
-def _context(key: int) -> tuple[int, ...]:
-    tokens = []
-    while key:
-        tokens.append((key & ((1 << TOKEN_BITS) - 1)) - 1)
-        key >>= TOKEN_BITS
-    return tuple(reversed(tokens))

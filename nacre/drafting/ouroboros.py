@@ -5,9 +5,9 @@ Source: Ouroboros (Zhao et al. 2024). Guarantee: exact (a guess never decides). 
 State: for each token at most 20 phrases of exactly 6 tokens, oldest to newest. Update: (a) harvest from verification:
 below a token x_j that was verified, walked or not, the phrase is t_j, t_(j+1), …, each the target's best token after
 the node before, as long as that token was guessed there too, x_(j+1) = t_j; kept if it reaches 6 tokens; (b) committed
-text. In-place correction: a phrase that was verified and found wrong at its n-th token gives way to the harvest's.
-Proposal: the newest K = 3 phrases of the last token. The paper's phrases lengthen a draft model's chain; fusion hangs
-them there.
+text. In-place correction: a phrase that was verified and found wrong at its n-th token gives way to the harvest's,
+however many proposals later that is told. Proposal: the newest K = 3 phrases of the last token. The paper's phrases
+lengthen a draft model's chain; fusion hangs them there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nacre.drafting.growth import checked_rows, grow_phrases
-from nacre.drafting.phrases import PhrasePool
+from nacre.drafting.phrases import PhrasePool, PhraseRow
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.drafting.rows import Row
 from nacre.drafting.tail import Tail, TailProposer
@@ -26,7 +26,7 @@ NEWEST = 3
 _MOST_TRIED = 64
 
 
-def ouroboros_pool(keys: int = 1 << 14) -> PhrasePool:
+def ouroboros_pool(keys: int = 1 << 11) -> PhrasePool:
     """A pool of phrases of 6 tokens by the token before them."""
     return PhrasePool(1, per_key=PER_TOKEN, shortest=PHRASE, longest=PHRASE, keys=keys)
 
@@ -62,7 +62,15 @@ class OuroborosProposer(TailProposer):
         super().__init__(self._pool.longest + 1)
         self._rows = checked_rows(rows)
         self._newest = newest
-        self._tried: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}  # by session, since it last heard
+        #: By session, in order: what it proposed and has not heard of since.
+        self._tried: dict[int, dict[PhraseRow, None]] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        return self._pool.size_bytes
+
+    def shrink(self) -> None:
+        self._pool = self._pool.halved()
 
     @property
     def traits(self) -> ProposerTraits:
@@ -72,7 +80,7 @@ class OuroborosProposer(TailProposer):
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
-        self._tried[session] = []
+        self._tried[session] = {}
         self._pool.learn(context.tokens[context.prompt_length :])
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
@@ -86,12 +94,15 @@ class OuroborosProposer(TailProposer):
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         said = {seen.context[-2:]: seen.tokens[0] for seen in observations if seen.tokens}
-        for key, phrase in self._tried[session]:
+        tried = self._tried[session]
+        for key, phrase in list(tried):
             # Only where the target was asked, and named another token, was the phrase wrong.
-            pairs = zip((*key, *phrase[:-1]), phrase, phrase[1:], strict=False)
-            if any(said.get((before, token), following) != following for before, token, following in pairs):
+            steps = zip((*key, *phrase[:-1]), phrase, phrase[1:], strict=False)
+            heard = [said[before, token] == following for before, token, following in steps if (before, token) in said]
+            if heard:  # else the pass that tries it is yet to be told
+                del tried[key, phrase]
+            if not all(heard):
                 self._pool.drop(key, phrase)
-        self._tried[session] = []
         for key, phrase in harvest(observations, self._pool.longest):
             self._pool.add(key, phrase)
 
@@ -103,8 +114,11 @@ class OuroborosProposer(TailProposer):
         for item in wanted:
             tried = self._tried[item.session]
             key = (item.path_tokens or self._tails[item.session].tokens)[-1:]
-            tried += ((key, phrase) for phrase, _ in self._pool.get(key, self._newest))
-            del tried[:-_MOST_TRIED]
+            for phrase, _ in self._pool.get(key, self._newest):
+                tried.pop((key, phrase), None)
+                tried[key, phrase] = None
+            for oldest in list(tried)[:-_MOST_TRIED]:
+                del tried[oldest]
         return super().propose(wanted)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:

@@ -2,12 +2,14 @@
 
 Rule: a key holds its `per_key` newest phrases; a phrase that comes again becomes the newest and counts once more. The
 pool holds `keys` keys; the one that was added to longest ago gives way. Nothing is ever scanned.
+
+Memory: `size_bytes`, what the objects take at most where every token is a number of its own.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from nacre.errors import InvalidArgument
 
@@ -17,6 +19,8 @@ PhraseRow = tuple[tuple[int, ...], tuple[int, ...]]
 MOST_KEYS = 1 << 22
 MOST_PHRASE = 64
 _MOST_COUNT = 255
+#: Of a key with its dictionary, of a phrase, and of each of its tokens.
+_KEY_BYTES, _PHRASE_BYTES, _TOKEN_BYTES = 640, 160, 40
 
 
 class PhrasePool:
@@ -34,11 +38,23 @@ class PhrasePool:
         self._shortest = shortest
         self._per_key = per_key
         self._most_keys = keys
-        self._phrases: OrderedDict[tuple[int, ...], OrderedDict[tuple[int, ...], int]] = OrderedDict()
+        #: Phrases with their counts, the newest last; of the keys the one last added to.
+        self._phrases: OrderedDict[tuple[int, ...], dict[tuple[int, ...], int]] = OrderedDict()
+        self._size_bytes = 0
 
-    def __len__(self) -> int:
-        """Keys held."""
-        return len(self._phrases)
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    def halved(self) -> PhrasePool:
+        """An empty pool for half as many keys."""
+        return PhrasePool(
+            self.key_tokens,
+            per_key=self._per_key,
+            shortest=self._shortest,
+            longest=self.longest,
+            keys=max(1, self._most_keys // 2),
+        )
 
     def add(self, key: tuple[int, ...], phrase: tuple[int, ...]) -> None:
         """The newest phrase of a key; one of a length that the pool does not hold is ignored."""
@@ -46,20 +62,30 @@ class PhrasePool:
             return
         held = self._phrases.get(key)
         if held is None:
-            held = self._phrases[key] = OrderedDict()
+            held = self._phrases[key] = {}
+            self._size_bytes += _KEY_BYTES
             if len(self._phrases) > self._most_keys:
-                self._phrases.popitem(last=False)
+                _, gone = self._phrases.popitem(last=False)
+                self._size_bytes -= _KEY_BYTES + sum(map(_size_bytes, gone))
         else:
             self._phrases.move_to_end(key)
-        held[phrase] = min(held.pop(phrase, 0) + 1, _MOST_COUNT)
+        count = held.pop(phrase, 0)
+        held[phrase] = min(count + 1, _MOST_COUNT)
+        if count == 0:
+            self._size_bytes += _size_bytes(phrase)
         if len(held) > self._per_key:
-            held.popitem(last=False)
+            oldest = next(iter(held))
+            del held[oldest]
+            self._size_bytes -= _size_bytes(oldest)
 
     def drop(self, key: tuple[int, ...], phrase: tuple[int, ...]) -> None:
         """Forgets a phrase, if it is there."""
         held = self._phrases.get(key)
-        if held is not None and held.pop(phrase, 0) and not held:
-            del self._phrases[key]
+        if held is not None and held.pop(phrase, 0):
+            self._size_bytes -= _size_bytes(phrase)
+            if not held:
+                self._size_bytes -= _KEY_BYTES
+                del self._phrases[key]
 
     def get(self, key: tuple[int, ...], most: int) -> list[tuple[tuple[int, ...], int]]:
         """The newest phrases of a key with their counts, newest first."""
@@ -81,6 +107,6 @@ class PhrasePool:
         """All phrases, the newest last."""
         return [(key, phrase) for key, held in self._phrases.items() for phrase in held]
 
-    def merge(self, rows: Iterable[PhraseRow]) -> None:
-        for key, phrase in rows:
-            self.add(tuple(key), tuple(phrase))
+
+def _size_bytes(phrase: tuple[int, ...]) -> int:
+    return _PHRASE_BYTES + _TOKEN_BYTES * len(phrase)

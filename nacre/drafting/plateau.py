@@ -4,7 +4,8 @@ Source: chunk-distilled language models (Li et al. 2025), made lossless: chunks 
 appends them unverified. Guarantee: exact. Needs no model and no torch.
 
 State: for the two tokens before a run, at most 8 chunks. Update: a maximal run of walked nodes at which the target gave
-the token that came a probability of 0.9 or more, of 3 to 16 tokens, is a chunk; longer ones are cut. Proposal: the
+the token that came a probability of 0.9 or more, of 3 to 16 tokens, is a chunk; longer ones are cut. What came is told
+by the context of the node after: a token that the target was sure of and did not draw is in no chunk. Proposal: the
 chunks of the last two tokens as branches, the more often seen the surer, with the prior that a chunk's token is right
 seven times in ten.
 """
@@ -28,14 +29,14 @@ SURE = 0.9
 _SURE_LOGPROB = math.log(SURE)
 
 
-def chunk_pool(keys: int = 1 << 14) -> PhrasePool:
+def chunk_pool(keys: int = 1 << 12) -> PhrasePool:
     """A pool of chunks of 3 to 16 tokens by the two tokens before them."""
     return PhrasePool(KEY_TOKENS, per_key=PER_KEY, shortest=SHORTEST, longest=LONGEST, keys=keys)
 
 
 @dataclass(slots=True)
 class _Run:
-    """The run under way: the two tokens before it, its tokens, and the context the next node must continue."""
+    """The run under way: the two tokens before it, and its tokens; whether the last of them came is not known yet."""
 
     key: tuple[int, ...] = ()
     tokens: tuple[int, ...] = ()
@@ -51,6 +52,13 @@ class PlateauProposer(TailProposer):
         self._runs: dict[int, _Run] = {}
 
     @property
+    def size_bytes(self) -> int:
+        return self._pool.size_bytes
+
+    def shrink(self) -> None:
+        self._pool = self._pool.halved()
+
+    @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(name="plateau", shape="tree", batch=1, reach=LONGEST, learns=True)
 
@@ -63,25 +71,24 @@ class PlateauProposer(TailProposer):
         for seen in observations:
             if not seen.walked or len(seen.context) < KEY_TOKENS or not seen.tokens:
                 continue
-            came = (*run.key, *run.tokens)
-            if not came or came[-KEY_TOKENS:] != seen.context[-KEY_TOKENS:]:
-                self._end(run)  # another token came than the target's best, or nodes are missing
-                run.key = seen.context[-KEY_TOKENS:]
-            if seen.logprobs[0] >= _SURE_LOGPROB:
+            key = seen.context[-KEY_TOKENS:]
+            came = (*run.key, *run.tokens)[-KEY_TOKENS:] == key
+            sure = seen.logprobs[0] >= _SURE_LOGPROB
+            # Another token may have come than the target's best, or nodes are missing.
+            if not (came and sure and len(run.tokens) < LONGEST):
+                self._end(run, came=came)
+            if sure:
+                run.key = run.key or key
                 run.tokens = (*run.tokens, seen.tokens[0])
-                if len(run.tokens) == LONGEST:
-                    self._end(run)
-            else:
-                self._end(run)
 
     def close(self, session: int) -> None:
+        run, tail = self._runs.pop(session, None), self._tails.get(session)
         super().close(session)
-        run = self._runs.pop(session, None)
-        if run is not None:
-            self._end(run)
+        if run is not None and tail is not None:
+            self._end(run, came=(*run.key, *run.tokens)[-KEY_TOKENS:] == tail.tokens)
 
-    def _end(self, run: _Run) -> None:
-        self._pool.add(run.key, run.tokens)  # ignores what is too short
+    def _end(self, run: _Run, *, came: bool) -> None:
+        self._pool.add(run.key, run.tokens if came else run.tokens[:-1])  # ignores what is too short
         run.key = run.tokens = ()
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:

@@ -53,6 +53,7 @@ class DraftContext:
     `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
     `prediction` is what the client expects the answer to be, empty where it did not say. `tenant` is equal for
     sessions of one tenant and says nothing else. Ids of the target's tokens are below `vocab_size` (0: not known).
+    `domain` is what the text is like, in a word ("": not known): what is right in one kind may be wrong in another.
     """
 
     tokens: tuple[int, ...]
@@ -62,6 +63,7 @@ class DraftContext:
     prediction: tuple[int, ...] = ()
     tenant: int = 0
     vocab_size: int = 0
+    domain: str = ""
 
 
 #: Most tokens of a prediction, whatever the context of the model.

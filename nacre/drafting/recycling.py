@@ -52,23 +52,37 @@ TEMPLATE = _template()
 _DEPTH = len(_CHILDREN)
 
 
-class RecyclingProposer(TailProposer):
-    """The static template. `table` is shared by the sessions of one tenant; None: the proposer has its own."""
+class _Recycles(TailProposer):
+    """Keeps what the target said. `table` is shared by the sessions of one tenant; None: the proposer has its own."""
 
-    def __init__(self, table: AdjacencyTable | None = None, *, rows: int = 32) -> None:
+    def __init__(self, table: AdjacencyTable | None) -> None:
         super().__init__(1)
         self._table = AdjacencyTable() if table is None else table
-        self._nodes = TEMPLATE[: checked_rows(rows)]
 
     @property
-    def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="recycling", shape="tree", batch=1, reach=_DEPTH, learns=True, teachable=True)
+    def size_bytes(self) -> int:
+        return self._table.size_bytes
+
+    def shrink(self) -> None:
+        self._table = self._table.halved()
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         self._table.learn(observations)
 
     def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
         self._table.merge(rows)
+
+
+class RecyclingProposer(_Recycles):
+    """The static template."""
+
+    def __init__(self, table: AdjacencyTable | None = None, *, rows: int = 32) -> None:
+        super().__init__(table)
+        self._nodes = TEMPLATE[: checked_rows(rows)]
+
+    @property
+    def traits(self) -> ProposerTraits:
+        return ProposerTraits(name="recycling", shape="tree", batch=1, reach=_DEPTH, learns=True, teachable=True)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         guesses: list[Guess] = []
@@ -88,15 +102,18 @@ class RecyclingProposer(TailProposer):
         return guesses
 
 
-class RecyclingGrowthProposer(TailProposer):
+class RecyclingGrowthProposer(_Recycles):
     """Best-first growth over the same table."""
 
     def __init__(self, table: AdjacencyTable | None = None, *, rows: int = 32, depth: int = 12) -> None:
-        super().__init__(1)
-        self._table = AdjacencyTable() if table is None else table
-        self._trees = self._table.trees()
+        super().__init__(table)
+        self._follow()
         self._rows = checked_rows(rows)
         self._depth = depth
+
+    def shrink(self) -> None:
+        super().shrink()
+        self._follow()
 
     @property
     def traits(self) -> ProposerTraits:
@@ -104,12 +121,11 @@ class RecyclingGrowthProposer(TailProposer):
             name="recycling-growth", shape="tree", batch=1, reach=self._depth, learns=True, teachable=True
         )
 
-    def observed(self, session: int, observations: Sequence[Observation]) -> None:
-        self._table.learn(observations)
-
-    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        self._table.merge(rows)
-
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         power = sharpening(tail.context.params.temperature)
+        if self._trees_bytes != self._table.size_bytes:  # the table has grown
+            self._follow()
         return self._trees.grow(key_of(last), self._rows, self._depth, power=power)
+
+    def _follow(self) -> None:
+        self._trees, self._trees_bytes = self._table.trees(), self._table.size_bytes

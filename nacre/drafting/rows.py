@@ -40,12 +40,6 @@ def weights_of(chances: Sequence[float]) -> list[int]:
     return [int(chance * ONE) or 1 for chance in chances]
 
 
-def packed(context: tuple[int, ...], tokens: Sequence[int], weights: Sequence[int], whole: int = ONE) -> Row:
-    """The row of a table's entries, whose weights are fractions of `whole`."""
-    pairs = [(t, weight_byte(w / whole)) for t, w in zip(tokens, weights, strict=True) if w]
-    return context, tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
-
-
 def unpacked(row: Row, most_token: int) -> tuple[list[int], list[float]]:
     """The tokens of a row and their probabilities, best first; what cannot be is left out."""
     chances: dict[int, float] = {}

@@ -23,7 +23,7 @@ from nacre.drafting.growth import checked_rows
 from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKEN, TOKEN_BITS, NgramRows, key_of
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
 from nacre.drafting.row_trees import Race, RowTrees, sharpening
-from nacre.drafting.rows import ONE, ROW_WIDTH, Row, packed, unpacked, weights_of
+from nacre.drafting.rows import ONE, ROW_WIDTH, Row, unpacked, weights_of
 from nacre.drafting.tail import Tail, TailProposer
 from nacre.errors import InvalidArgument
 
@@ -47,6 +47,10 @@ class StandTable:
     def size_bytes(self) -> int:
         return self._rows.size_bytes
 
+    def halved(self) -> StandTable:
+        """An empty table for half as many contexts."""
+        return StandTable(self._rows.half)
+
     def row(self, key: int) -> tuple[list[int], list[int]]:
         """Tokens and weights after the longest known context, best first; the weights may end in zeros.
 
@@ -69,9 +73,6 @@ class StandTable:
             known = [(t, p) for t, p in zip(seen.tokens, chances, strict=True) if 0 <= t <= MOST_TOKEN]
             for length in range(1, min(LONGEST_CONTEXT, len(seen.context)) + 1):
                 self._average(seen.context[-length:], known)
-
-    def export(self) -> list[Row]:
-        return [packed(context, tokens, weights) for context, tokens, weights in self._rows.items()]
 
     def merge(self, rows: Iterable[Row]) -> None:
         """Rows of another table are averaged in like observations."""
@@ -120,6 +121,14 @@ class StandProposer(TailProposer):
         self._rows = checked_rows(rows)
         self._depth = depth
         self._race_temperature = race_temperature
+
+    @property
+    def size_bytes(self) -> int:
+        return self._table.size_bytes
+
+    def shrink(self) -> None:
+        self._table = self._table.halved()
+        self._trees = self._table.trees()
 
     @property
     def traits(self) -> ProposerTraits:

@@ -25,8 +25,9 @@ from nacre.drafting.rows import Row
 from nacre.drafting.suffix_index import LONGEST, SuffixIndex, tail_hashes
 from nacre.errors import InvalidArgument
 
-#: Tokens of a session's own index; the oldest are forgotten beyond that.
+#: Tokens of a session's own index, and of a tenant's corpus; the oldest are forgotten beyond that.
 SESSION_TOKENS = 1 << 17
+CORPUS_TOKENS = 1 << 19
 MOST_DEPTH = 64
 #: Outputs that are known again when a store tells of them.
 MOST_KNOWN = 1024
@@ -73,7 +74,17 @@ class SuffixProposer:
     @classmethod
     def remembering(cls) -> SuffixProposer:
         """With a corpus of its own, for all its sessions."""
-        return cls(SuffixIndex())
+        return cls(SuffixIndex(CORPUS_TOKENS))
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the corpus; what a session has written goes when it closes."""
+        return self._corpus.size_bytes if self._corpus is not None else 0
+
+    def shrink(self) -> None:
+        if self._corpus is not None:
+            self._corpus = self._corpus.halved()
+            self._known.clear()
 
     @property
     def traits(self) -> ProposerTraits:

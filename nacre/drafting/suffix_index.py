@@ -6,14 +6,13 @@ earlier position whose last tokens hash alike (the chains of LZ77 compressors). 
 longest length down and compares tokens, so a hash that lies costs a step and never an answer.
 
 Rules: adding a token is O(1), whatever the text. The ring holds the latest `capacity` tokens; older ones are forgotten
-as new ones arrive. Sequences are separated, so no match spans two, and a removed sequence matches nothing.
+as new ones arrive. Sequences are separated, so no match spans two.
 
 Memory: 44 bytes per token of capacity reached; it doubles up to the bound.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +28,7 @@ I64Array = npt.NDArray[np.int64]
 LENGTHS = (1, 2, 4, 8, 16)
 LONGEST = LENGTHS[-1]
 MOST_TOKENS = 1 << 27
-#: Separates sequences, and stands where one was removed; no token id.
+#: Separates sequences; no token id.
 GAP = 0xFFFFFFFF
 
 _MASK = (1 << 64) - 1
@@ -52,8 +51,6 @@ class SuffixIndex:
             )
         self._bound = 1 << (capacity - 1).bit_length()
         self._end = 0
-        self._sequences: OrderedDict[int, tuple[int, int]] = OrderedDict()  # number -> its positions
-        self._next_number = 0
         self._allocate(_FIRST)
 
     def __len__(self) -> int:
@@ -63,6 +60,10 @@ class SuffixIndex:
     @property
     def size_bytes(self) -> int:
         return self._tokens.nbytes + self._links.nbytes + self._heads.nbytes
+
+    def halved(self) -> SuffixIndex:
+        """An empty index of half the capacity."""
+        return SuffixIndex(max(_FIRST, self._bound // 2))
 
     def append(self, token: int) -> None:
         """One more token of the present sequence."""
@@ -94,38 +95,10 @@ class SuffixIndex:
         for start in range(0, len(tokens), self._bound):
             self._extend(np.asarray(tokens[start : start + self._bound], dtype=np.uint32))
 
-    def add(self, tokens: Sequence[int]) -> int:
-        """A whole sequence, apart from all others; returns the number by which it can be removed."""
+    def add(self, tokens: Sequence[int]) -> None:
+        """A whole sequence, apart from all others."""
         self.append(GAP)
-        start = self._end
         self.extend(tokens)
-        number = self._next_number
-        self._next_number += 1
-        self._sequences[number] = (start, self._end)
-        while self._sequences and next(iter(self._sequences.values()))[1] <= self._end - self._size:
-            self._sequences.popitem(last=False)  # the ring has overtaken it
-        return number
-
-    def remove(self, number: int) -> None:
-        """Forgets a sequence; unknown numbers and those that the ring has overtaken are ignored."""
-        found = self._sequences.pop(number, None)
-        if found is not None:
-            start = max(found[0], self._end - self._size)
-            self._tokens[np.arange(start, found[1]) & (self._size - 1)] = GAP
-
-    def export(self) -> list[tuple[int, ...]]:
-        """The sequences still whole, oldest first."""
-        oldest, mask = self._end - self._size, self._size - 1
-        return [
-            tuple(self._tokens[np.arange(start, end) & mask].tolist())
-            for start, end in self._sequences.values()
-            if start >= oldest
-        ]
-
-    def merge(self, sequences: Sequence[Sequence[int]]) -> None:
-        """Adds sequences, as another index exported them."""
-        for tokens in sequences:
-            self.add(tokens)
 
     def matches(
         self, tail: Sequence[int], most: int, *, hashes: Sequence[int] | None = None, walk: int = 64
@@ -238,9 +211,6 @@ class SuffixIndex:
         size = self._size
         while size < self._bound and size < len(held) + tokens:
             size *= 2
-        self._sequences = OrderedDict(
-            (number, (start - kept, end - kept)) for number, (start, end) in self._sequences.items() if start >= kept
-        )
         self._allocate(size)
         self._end = 0
         self._extend(held)

@@ -72,6 +72,11 @@ class Calibration:
         """How many observations, faded, the bucket of such a node holds."""
         return self._seen[min(rank, RANKS - 1) * _STEPS + bisect_right(EDGES, raw)]
 
+    def copy(self) -> Calibration:
+        new = Calibration(strength=self.strength, memory=self.memory)
+        new._right, new._seen = self._right.copy(), self._seen.copy()
+        return new
+
     def merge(self, other: Calibration, weight: float = 1.0) -> None:
         """Adds the counts of `other` times `weight`, as of a source of the same kind; `memory` still bounds them.
 

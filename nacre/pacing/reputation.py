@@ -42,6 +42,4 @@ class Reputation:
 
     def copy(self) -> Reputation:
         """One to start with where the same source was known before."""
-        calibration = Calibration(strength=self.calibration.strength, memory=self.calibration.memory)
-        calibration.merge(self.calibration)
-        return Reputation(calibration, self.usefulness)
+        return Reputation(self.calibration.copy(), self.usefulness)

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import cast
 
 from nacre.drafting import DraftContext, Expansion, Guess, Observation, Proposer
@@ -44,11 +45,13 @@ INLINE_S = 0.003
 class DraftTotals:
     """What one worker has done: nodes it guessed, nodes sent, nodes that turned out right, nodes that died.
 
-    `busy_s` is the time of its steps with all that comes with them, reading prompts apart.
+    `busy_s` is the time of its steps with all that comes with them, `propose_s` what the proposer took of it; reading
+    prompts and what a store taught apart.
     """
 
     steps: int = 0
     busy_s: float = 0.0
+    propose_s: float = 0.0
     guessed: int = 0
     sent: int = 0
     right: int = 0
@@ -180,8 +183,9 @@ class DraftWorker:
         self.totals.right += len(rollback.trunk)
         self.totals.lost += rollback.lost
         seen: tuple[Observation, ...] = ()
-        if self.learns and commit.observed is not None:
-            seen = tuple(observations_of(drafted.session.tokens, commit.observed))
+        if self.learns:
+            tokens = drafted.session.tokens
+            seen = tuple(chain.from_iterable(observations_of(tokens, observed) for observed in commit.observed))
         if rollback.tokens:
             drafted.news.append(News(rollback.tokens, rollback.trunk, seen))
         if commit.verify_ms > 0:
@@ -227,46 +231,37 @@ class DraftWorker:
                 for number, error in failures.items():
                     self._fail(number, error)
                 self._apply(step, guesses)
-                if not step.opening:
+                if not (step.opening or step.learning):
                     self.totals.busy_s += time.perf_counter() - began
         finally:
             self._thread.shutdown(wait=True)
 
     def _plan(self) -> _Step | None:
-        closing, self._closing = tuple(self._closing), []
-        opening: list[tuple[int, DraftContext]] = []
-        news: list[tuple[int, News]] = []
-        heard: list[tuple[int, tuple[Observation, ...]]] = []
         candidates: list[tuple[float, int, Expansion]] = []
         for drafted in self._sessions.values():
-            if not drafted.opened:
-                opening.append((drafted.number, drafted.context))
-                drafted.opened = True
-            news.extend((drafted.number, one) for one in drafted.news)
-            heard.extend((drafted.number, seen) for seen in drafted.unheard)
-            drafted.unheard = [one.seen for one in drafted.news if one.seen]
-            drafted.news.clear()
             for expansion in self._expansions(drafted):
                 candidates.append((expansion.path_survival, len(candidates), expansion))
         best = heapq.nlargest(self._batch, candidates, key=lambda item: (item[0], -item[1]))
         wanted = tuple(expansion for _, _, expansion in best)
         learning = bool(self._lessons)
+        heard = tuple((drafted.number, seen) for drafted in self._sessions.values() for seen in drafted.unheard)
         # News alone waits for the next extension: telling the proposer early would not make it any faster.
-        if not wanted and not closing and not learning and not heard:
-            self._keep(opening, news)
+        if not wanted and not self._closing and not learning and not heard:
             return None
-        return _Step(closing, learning, tuple(opening), tuple(news), tuple(heard), wanted)
-
-    def _keep(
-        self,
-        opening: Sequence[tuple[int, DraftContext]],
-        news: Sequence[tuple[int, News]],
-    ) -> None:
-        for number, _ in opening:
-            self._sessions[number].opened = False
-        for number, one in news:
-            self._sessions[number].news.append(one)
-            self._sessions[number].unheard.clear()
+        closing, self._closing = tuple(self._closing), []
+        opening: list[tuple[int, DraftContext]] = []
+        news: list[tuple[int, News]] = []
+        asked = {expansion.session for expansion in wanted}
+        for drafted in self._sessions.values():
+            if not drafted.opened:
+                if drafted.number not in asked:  # a prompt is read once guesses of it are wanted
+                    continue
+                opening.append((drafted.number, drafted.context))
+                drafted.opened = True
+            news.extend((drafted.number, one) for one in drafted.news)
+            drafted.unheard = [one.seen for one in drafted.news if one.seen]
+            drafted.news.clear()
+        return _Step(closing, learning, tuple(opening), tuple(news), heard, wanted)
 
     def _expansions(self, drafted: _Drafted) -> list[Expansion]:
         found = []
@@ -285,6 +280,7 @@ class DraftWorker:
 
     def _perform(self, step: _Step) -> tuple[list[list[Guess]], dict[int, Exception]]:
         """In the proposer's thread: guesses per wanted node, and what went wrong per session."""
+        started = time.perf_counter()
         failures: dict[int, Exception] = {}
         for number in step.closing:
             self._proposer.close(number)
@@ -309,6 +305,8 @@ class DraftWorker:
             for number in {item.session for item in wanted}:
                 with _noting(failures, number):
                     found |= self._guess([item for item in wanted if item.session == number])
+        if not (step.opening or step.learning):
+            self.totals.propose_s += time.perf_counter() - started
         return [found.get((item.session, item.node_id), []) for item in step.wanted], failures
 
     def _guess(self, wanted: Sequence[Expansion]) -> dict[tuple[int, int], list[Guess]]:

@@ -40,6 +40,7 @@ def draft_context(opened: pb.Opened) -> DraftContext:
         prediction=tuple(opened.prediction),
         tenant=opened.tenant_tag,
         vocab_size=opened.vocab_size,
+        domain=opened.domain,
     )
 
 

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 
 from nacre.drafting import HiddenStates
 from nacre.errors import NacreError
-from nacre.runtime.verify_pass import BestRows, EngineSession
+from nacre.runtime.verify_pass import EngineSession
 from nacre.scheduling import Arrivals
 from nacre.session import Commit, VerifierSession
-from nacre.session.observed import Observed
-
-#: Commits that drafters hear of together while none of them helps.
-_HEARD_TOGETHER = 4
+from nacre.session.hearing import Hearing
+from nacre.session.observed import ObservedLog
 
 
 @dataclass(slots=True)
@@ -56,6 +54,8 @@ class HostedSession:
     seed: int
     #: What the owner expects the output to be, for methods that can use it.
     prediction: tuple[int, ...] = ()
+    #: What its text is like, as its owner says, likewise.
+    domain: str = ""
     totals: Totals = field(default_factory=Totals)
     failure: NacreError | None = None
     owners: int = 0
@@ -63,23 +63,19 @@ class HostedSession:
     ready_since: float = 0.0
     last: Commit | None = None
     arrivals: Arrivals = field(default_factory=Arrivals)
-    #: Drafters that learn: ordinal -> how many best tokens they want to hear of at each row.
-    observers: dict[int, int] = field(default_factory=dict)
-    observed: Observed | None = None
+    drafted: bool = False  # whether a drafter has ever joined
+    #: For drafters that learn.
+    observed: ObservedLog = field(default_factory=ObservedLog)
     states: HiddenStates | None = None
-    #: Whether prompt rows are observed too, and what was: (the position after the last of the rows, their best tokens).
-    observe_prompt: bool = False
-    prompt_observed: list[tuple[int, BestRows]] = field(default_factory=list)
     #: Best tokens of each row that the store keeps; 0 if it keeps nothing of this session.
     kept_best: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _drafters_changed: asyncio.Event = field(default_factory=asyncio.Event)
-    _drafters_rest: bool = False  # they have been told that no guesses are wanted
-    _unheard: int = 0  # commits that drafters who do not help have not been told of
+    _hearing: Hearing = field(default_factory=Hearing)
 
     def observe(self, *, keep: bool) -> int:
         """Best tokens that some listener wants of each row or, if it is to `keep` some of this pass, the store."""
-        return max(self.kept_best if keep else 0, *self.observers.values(), 0)
+        return max(self.kept_best if keep else 0, self.observed.best)
 
     @property
     def ended(self) -> bool:
@@ -87,21 +83,16 @@ class HostedSession:
 
     def drafter_joined(self) -> None:
         """Whether guesses are wanted, a new one has yet to hear."""
-        self._drafters_rest = False
+        self.drafted = True
+        self._hearing.joined()
 
     def announce(self) -> None:
-        """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say.
-
-        While no guesses are wanted drafters hear nothing more: all the tokens come in one commit once some are. While
-        none of them helps they hear of every few commits together: a message costs the core that passes run on.
-        """
-        unwanted = self.last is not None and self.last.row_budget == 1 and not self.ended
-        helped = self.ended or any(stream.helps for stream in self.machine.streams.values())
-        self._unheard = 0 if helped else (self._unheard + 1) % _HEARD_TOGETHER
-        if not (unwanted and self._drafters_rest) and self._unheard == 0:
+        """Wakes everyone who waits for a change; drafters first, because the next pass may wait for what they say."""
+        wanted = self.last is None or self.last.row_budget != 1
+        helped = any(stream.helps for stream in self.machine.streams.values())
+        if self._hearing.tells(wanted=wanted, helped=helped, ended=self.ended):
             drafters, self._drafters_changed = self._drafters_changed, asyncio.Event()
             drafters.set()
-        self._drafters_rest = unwanted
         others, self._changed = self._changed, asyncio.Event()
         asyncio.get_running_loop().call_soon(others.set)
 
@@ -111,7 +102,10 @@ class HostedSession:
             await (self._drafters_changed if drafter else self._changed).wait()
 
     def commit_since(self, cursor: int, ordinal: int | None = None) -> Commit:
-        """Everything committed past `cursor` as one commit, with the last pass's figures and the stream's window."""
+        """Everything committed past `cursor` as one commit, with the last pass's figures and the stream's window.
+
+        What was observed goes with it, once: a stream that asks must tell its drafter.
+        """
         commit = self.machine.replay(cursor)
         if self.last is not None:
             last = self.last
@@ -121,6 +115,5 @@ class HostedSession:
         stream = self.machine.streams.get(ordinal) if ordinal is not None else None
         if stream is None:
             return commit
-        best = self.observers.get(stream.ordinal, 0)
-        observed = self.observed.of_best(best) if self.observed is not None and best else None
+        observed = self.observed.unheard(stream.ordinal)
         return dataclasses.replace(commit, window_nodes=stream.offered_window, observed=observed)

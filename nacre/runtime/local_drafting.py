@@ -27,7 +27,7 @@ from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_reading import LocalReading
 from nacre.session import Draft
 from nacre.session.messages import confidence_byte
-from nacre.session.observed import Observed, observations_of, prompt_observations
+from nacre.session.observed import observations_of
 
 log = logging.getLogger("nacre.verifier")
 
@@ -48,7 +48,6 @@ class _Guided:
     number: int
     ordinal: int
     told: int
-    seen: Observed | None = None
     states: HiddenStates | None = None
     guessed: bool = False  # for the next pass
     rested: int = 0
@@ -84,14 +83,14 @@ class LocalDrafting:
             key=engine.key,
             prediction=session.prediction,
             tenant=tenant_number(engine.tenant),
+            domain=session.domain,
         )
         with _its_own_fault(guided):
             self._proposer.open(guided.number, context)
         if self._reading is not None:
             self._reading.opened(session.id, engine.tenant, context.tenant)
         if self._proposer.traits.learns:
-            session.observers[ordinal] = OBSERVED_BEST
-            session.observe_prompt = True  # no cold start: the prompt's rows are computed anyway
+            session.observed.join(ordinal, OBSERVED_BEST)
 
     def guess(self, session: HostedSession, rows: int) -> None:
         """Sees to it that at most `rows` guesses of its own hang below the session's tip in the next pass."""
@@ -164,12 +163,8 @@ class LocalDrafting:
 
     def _tell_observed(self, session: HostedSession, guided: _Guided) -> None:
         tokens = session.machine.tokens
-        for end, rows in session.prompt_observed:
-            self._proposer.observed(guided.number, prompt_observations(tokens, end, rows))
-        session.prompt_observed.clear()
-        if session.observed is not None and session.observed is not guided.seen:
-            guided.seen = session.observed
-            self._proposer.observed(guided.number, observations_of(tokens, session.observed))
+        for observed in session.observed.unheard(guided.ordinal):
+            self._proposer.observed(guided.number, observations_of(tokens, observed))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.drafting import Proposer, method_names, needs_model, proposer_class
 from nacre.drafting.fusion import FusionProposer
-from nacre.drafting.per_tenant import PerTenant
+from nacre.drafting.per_tenant import MOST_BYTES, PerTenant
 from nacre.drafting.rest_datastore import RestDatastore
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import located
@@ -33,14 +33,15 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
     sources: list[Proposer] = []
     handshake = messages.handshake()
-    for name in method_names(settings.method):
+    names = method_names(settings.method)
+    for name in names:
         kind = proposer_class(name)
         if needs_model(name):
             built = _with_model(kind, settings, features)
         elif getattr(kind, "needs_datastore", False):
             built = _with_datastore(kind, settings)
         else:
-            built = BuiltProposer(_without_model(kind), messages.handshake())
+            built = BuiltProposer(_without_model(kind, len(names)), messages.handshake())
         if built.proposer.traits.encodes:
             raise InvalidArgument(
                 f"method {name} needs the target's hidden states, which only a verifier has: "
@@ -64,7 +65,8 @@ def local_methods(method: str) -> tuple[str, ...]:
 
 def build_local_proposer(method: str) -> Proposer:
     """What guesses inside a verifier. Raises InvalidArgument as `local_methods` does."""
-    return _fused([_without_model(proposer_class(name)) for name in local_methods(method)])
+    names = local_methods(method)
+    return _fused([_without_model(proposer_class(name), len(names)) for name in names])
 
 
 def _fused(sources: Sequence[Proposer]) -> Proposer:
@@ -82,8 +84,10 @@ def _both(one: pb.Handshake, other: pb.Handshake, method: str) -> pb.Handshake:
     return messages.handshake(tokenizer_fingerprint="".join(fingerprints))
 
 
-def _without_model(kind: Any) -> Proposer:
-    return PerTenant(getattr(kind, "remembering", kind))  # what can remember beyond a session does
+def _without_model(kind: Any, sources: int) -> Proposer:
+    """One of so many sources; together they remember twice what one may."""
+    make = getattr(kind, "remembering", kind)  # what can remember beyond a session does
+    return PerTenant(make, most_bytes=2 * MOST_BYTES // max(2, sources))
 
 
 def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltProposer:

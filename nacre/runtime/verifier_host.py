@@ -11,22 +11,22 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from nacre.drafting import HiddenStates
 from nacre.errors import Internal, NacreError, ResourceExhausted, Unauthenticated, Unavailable
-from nacre.pacing import Reputation
+from nacre.runtime.drafter_memory import DrafterMemory
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.store_writer import KEPT_BEST, StoreWriter
 from nacre.runtime.verify_pass import EngineSession, PassItem, PassResult, VerifyPass
 from nacre.scheduling import Pacer, PassCosts, RowBudget, Waiting
+from nacre.scheduling.turns import gives_way
 from nacre.session import Received, SpeculationMode, VerifierSession
 from nacre.session.messages import Draft
-from nacre.session.observed import Observed
+from nacre.session.observed import Observed, ObservedLog
 
 log = logging.getLogger("nacre.verifier")
 
@@ -39,10 +39,6 @@ class HostLimits:
     grace_s: float = 30.0
     chunk_rows: int = 256
     budget: RowBudget = field(default_factory=RowBudget)
-
-
-#: What is remembered of drafters that have left: (tenant, method) pairs, the longest unseen go first.
-MAX_REPUTATIONS = 256
 
 
 class VerifierHost:
@@ -80,7 +76,7 @@ class VerifierHost:
         self._emptied = asyncio.Event()
         self._resolved: list[EngineSession] = []
         self._closing: list[EngineSession] = []
-        self._reputations: OrderedDict[tuple[str, str], Reputation] = OrderedDict()
+        self._drafters = DrafterMemory()
         self._offer = limits.budget.session_rows
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-engine")
 
@@ -95,11 +91,17 @@ class VerifierHost:
         return len(self._sessions)
 
     def open(
-        self, machine: VerifierSession, engine: EngineSession, seed: int, *, prediction: tuple[int, ...] = ()
+        self,
+        machine: VerifierSession,
+        engine: EngineSession,
+        seed: int,
+        *,
+        prediction: tuple[int, ...] = (),
+        domain: str = "",
     ) -> HostedSession:
         """Admits a session; its opener is its owner. Raises ResourceExhausted or Unavailable.
 
-        `prediction` is what the owner expects the output to be, for those that guess.
+        `prediction` is what the owner expects the output to be, `domain` what the text is like: for those that guess.
         """
         if self.draining:
             raise Unavailable("this verifier is draining; open the session on another one")
@@ -107,6 +109,7 @@ class VerifierHost:
             raise ResourceExhausted(
                 f"{len(self._sessions)} sessions are open; this verifier takes {self.limits.max_sessions}: try later"
             )
+        off = machine.mode is SpeculationMode.OFF
         session = HostedSession(
             id=secrets.token_hex(6),
             drafter_ticket=secrets.token_urlsafe(18),
@@ -115,8 +118,10 @@ class VerifierHost:
             engine=engine,
             seed=seed,
             prediction=prediction,
+            domain=domain,
             owners=1,
             ready_since=self._clock(),
+            observed=ObservedLog(expected=0 if off else self._drafters.learnt(engine.tenant)),
             kept_best=KEPT_BEST if self._writer is not None and self._writer.keeps(engine.tenant) else 0,
         )
         self._sessions[session.id] = session
@@ -155,18 +160,13 @@ class VerifierHost:
     def join(self, session: HostedSession, method: str) -> int:
         """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
         session.drafter_joined()
-        known = self._reputations.get((session.engine.tenant, method))
-        return session.machine.join(known.copy() if known is not None else Reputation())
+        return session.machine.join(self._drafters.reputation(session.engine.tenant, method))
 
     def leave(self, session: HostedSession, ordinal: int, method: str) -> None:
-        session.observers.pop(ordinal, None)
+        session.observed.leave(ordinal)
         stream = session.machine.streams.get(ordinal)
         if stream is not None and stream.reputation is not None:
-            key = (session.engine.tenant, method)
-            self._reputations[key] = stream.reputation
-            self._reputations.move_to_end(key)
-            while len(self._reputations) > MAX_REPUTATIONS:
-                self._reputations.popitem(last=False)
+            self._drafters.left(session.engine.tenant, method, stream.reputation)
         session.machine.leave(ordinal)
 
     def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
@@ -200,6 +200,8 @@ class VerifierHost:
             return
         del self._tickets[session.drafter_ticket], self._tickets[session.owner_ticket]
         self._closing.append(session.engine)
+        if session.drafted:
+            self._drafters.ended(session.engine.tenant, session.observed.wanted)
         if self._local is not None:
             ordinal = self._local.close(session)
             if ordinal is not None:
@@ -308,7 +310,7 @@ class VerifierHost:
                 session.machine.plan(count),
                 (now - session.ready_since) * 1e3,
                 session.observe(keep=keep),
-                session.observe_prompt,
+                session.observed.best > 0 and self._offer > 1,
             )
             for session, count in zip(ready, rows, strict=True)
         ]
@@ -334,8 +336,7 @@ class VerifierHost:
                 continue
             prompt_ms = share_ms * outcome.prompt_share
             session.totals.prompt_read(min(outcome.cached_tokens, machine.prompt_length), prompt_ms)
-            if outcome.prompt_best:
-                session.prompt_observed.append((outcome.prompt_end, outcome.prompt_best))
+            session.observed.add(*Observed.of_text(machine.tokens, outcome.prompt_end, outcome.prompt_best))
             if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
                 machine.abandon(plan)
                 continue
@@ -359,13 +360,13 @@ class VerifierHost:
             totals.accepted += resolution.matched
             totals.verify_ms += share_ms - prompt_ms
             session.last = resolution.commit
-            session.observed = None
             if outcome.best:
-                session.observed = Observed.of_pass(plan.committed, plan.parents, plan.tokens, outcome.best)
+                observed = Observed.of_pass(plan.committed, plan.parents, plan.tokens, outcome.best)
+                session.observed.add(observed)
+                if self._writer is not None and session.kept_best:
+                    self._writer.settled(session.engine.tenant, machine.tokens, observed)
             if outcome.hidden is not None and self._local is not None:
                 session.states = HiddenStates(plan.committed, outcome.hidden[list(resolution.path)].cpu().numpy())
-            if self._writer is not None and session.kept_best and session.observed is not None:
-                self._writer.settled(session.engine.tenant, machine.tokens, session.observed)
             if self._local is not None:
                 self._local.settled(session)
             session.arrivals.committed(
@@ -390,11 +391,6 @@ class VerifierHost:
             self._observe(result)
 
 
-#: A session in throughput mode lets others go first this long at most.
-PATIENCE_S = 1.0
-
-
 def _gives_way(session: HostedSession, now: float) -> bool:
-    """In throughput mode a tip without guesses takes a row only where the batch has room."""
     throughput = session.machine.mode is SpeculationMode.THROUGHPUT
-    return throughput and len(session.machine.tree) == 0 and now - session.ready_since < PATIENCE_S
+    return throughput and gives_way(len(session.machine.tree), now - session.ready_since)

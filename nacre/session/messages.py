@@ -25,7 +25,7 @@ DEFAULT_SURVIVAL = 0.7
 
 class SpeculationMode(enum.Enum):
     LATENCY = "latency"  # wait only where waiting is faster, else decode the tip alone at once
-    THROUGHPUT = "throughput"  # guesses take rows only where the batch has room
+    THROUGHPUT = "throughput"  # a session without guesses lets others go first when a pass is full
     OFF = "off"  # plain decoding; drafters may not join
 
 
@@ -76,7 +76,7 @@ class Commit:
     row_budget: int = 0
     verify_ms: float = 0.0
     queue_ms: float = 0.0
-    observed: Observed | None = None
+    observed: tuple[Observed, ...] = ()
 
     @property
     def end(self) -> int:

@@ -27,7 +27,7 @@ class GetDrafterRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetDrafterResponse(_message.Message):
-    __slots__ = ("handshake", "method", "sessions", "max_sessions", "steps", "busy_ms", "draft")
+    __slots__ = ("handshake", "method", "sessions", "max_sessions", "steps", "busy_ms", "draft", "propose_ms")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,7 @@ class GetDrafterResponse(_message.Message):
     STEPS_FIELD_NUMBER: _ClassVar[int]
     BUSY_MS_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
+    PROPOSE_MS_FIELD_NUMBER: _ClassVar[int]
     handshake: _session_pb2.Handshake
     method: str
     sessions: int
@@ -42,4 +43,5 @@ class GetDrafterResponse(_message.Message):
     steps: int
     busy_ms: float
     draft: str
-    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., steps: _Optional[int] = ..., busy_ms: _Optional[float] = ..., draft: _Optional[str] = ...) -> None: ...
+    propose_ms: float
+    def __init__(self, handshake: _Optional[_Union[_session_pb2.Handshake, _Mapping]] = ..., method: _Optional[str] = ..., sessions: _Optional[int] = ..., max_sessions: _Optional[int] = ..., steps: _Optional[int] = ..., busy_ms: _Optional[float] = ..., draft: _Optional[str] = ..., propose_ms: _Optional[float] = ...) -> None: ...

@@ -76,7 +76,7 @@ class Handshake(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., noise_version: _Optional[int] = ..., model_id: _Optional[str] = ..., model_revision: _Optional[str] = ..., tokenizer_fingerprint: _Optional[str] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("handshake", "prompt", "resume", "sampling", "seed", "completion_index", "max_tokens", "stop_ids", "ignore_eos", "speculation", "top_logprobs", "drafters", "label", "prediction", "observe")
+    __slots__ = ("handshake", "prompt", "resume", "sampling", "seed", "completion_index", "max_tokens", "stop_ids", "ignore_eos", "speculation", "top_logprobs", "drafters", "label", "prediction", "observe", "domain")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,7 @@ class Open(_message.Message):
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     OBSERVE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
     handshake: Handshake
     prompt: _containers.RepeatedScalarFieldContainer[int]
     resume: _containers.RepeatedScalarFieldContainer[int]
@@ -107,7 +108,8 @@ class Open(_message.Message):
     label: str
     prediction: _containers.RepeatedScalarFieldContainer[int]
     observe: int
-    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., prompt: _Optional[_Iterable[int]] = ..., resume: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., completion_index: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., speculation: _Optional[_Union[SpeculationMode, str]] = ..., top_logprobs: _Optional[int] = ..., drafters: _Optional[int] = ..., label: _Optional[str] = ..., prediction: _Optional[_Iterable[int]] = ..., observe: _Optional[int] = ...) -> None: ...
+    domain: str
+    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., prompt: _Optional[_Iterable[int]] = ..., resume: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., seed: _Optional[int] = ..., completion_index: _Optional[int] = ..., max_tokens: _Optional[int] = ..., stop_ids: _Optional[_Iterable[int]] = ..., ignore_eos: _Optional[bool] = ..., speculation: _Optional[_Union[SpeculationMode, str]] = ..., top_logprobs: _Optional[int] = ..., drafters: _Optional[int] = ..., label: _Optional[str] = ..., prediction: _Optional[_Iterable[int]] = ..., observe: _Optional[int] = ..., domain: _Optional[str] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ("handshake", "ticket", "position", "method", "observe")
@@ -152,7 +154,7 @@ class SessionRequest(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("handshake", "session_id", "drafter_ticket", "owner_ticket", "tokens", "prompt_length", "sampling", "noise_key", "seed", "end_position", "window_nodes", "row_budget", "system_fingerprint", "tenant_tag", "ordinal", "prediction", "tenant", "vocab_size")
+    __slots__ = ("handshake", "session_id", "drafter_ticket", "owner_ticket", "tokens", "prompt_length", "sampling", "noise_key", "seed", "end_position", "window_nodes", "row_budget", "system_fingerprint", "tenant_tag", "ordinal", "prediction", "tenant", "vocab_size", "domain")
     HANDSHAKE_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     DRAFTER_TICKET_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +173,7 @@ class Opened(_message.Message):
     PREDICTION_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     VOCAB_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
     handshake: Handshake
     session_id: str
     drafter_ticket: str
@@ -189,7 +192,8 @@ class Opened(_message.Message):
     prediction: _containers.RepeatedScalarFieldContainer[int]
     tenant: str
     vocab_size: int
-    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., session_id: _Optional[str] = ..., drafter_ticket: _Optional[str] = ..., owner_ticket: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., noise_key: _Optional[int] = ..., seed: _Optional[int] = ..., end_position: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., system_fingerprint: _Optional[str] = ..., tenant_tag: _Optional[int] = ..., ordinal: _Optional[int] = ..., prediction: _Optional[_Iterable[int]] = ..., tenant: _Optional[str] = ..., vocab_size: _Optional[int] = ...) -> None: ...
+    domain: str
+    def __init__(self, handshake: _Optional[_Union[Handshake, _Mapping]] = ..., session_id: _Optional[str] = ..., drafter_ticket: _Optional[str] = ..., owner_ticket: _Optional[str] = ..., tokens: _Optional[_Iterable[int]] = ..., prompt_length: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., noise_key: _Optional[int] = ..., seed: _Optional[int] = ..., end_position: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., system_fingerprint: _Optional[str] = ..., tenant_tag: _Optional[int] = ..., ordinal: _Optional[int] = ..., prediction: _Optional[_Iterable[int]] = ..., tenant: _Optional[str] = ..., vocab_size: _Optional[int] = ..., domain: _Optional[str] = ...) -> None: ...
 
 class TokenLogprob(_message.Message):
     __slots__ = ("id", "logprob")
@@ -228,8 +232,8 @@ class Commit(_message.Message):
     row_budget: int
     verify_ms: float
     queue_ms: float
-    observed: Observed
-    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., guessed_by: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[PositionLogprobs, _Mapping]]] = ..., rows: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., verify_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., observed: _Optional[_Union[Observed, _Mapping]] = ...) -> None: ...
+    observed: _containers.RepeatedCompositeFieldContainer[Observed]
+    def __init__(self, position: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., guessed_by: _Optional[_Iterable[int]] = ..., logprobs: _Optional[_Iterable[_Union[PositionLogprobs, _Mapping]]] = ..., rows: _Optional[int] = ..., window_nodes: _Optional[int] = ..., row_budget: _Optional[int] = ..., verify_ms: _Optional[float] = ..., queue_ms: _Optional[float] = ..., observed: _Optional[_Iterable[_Union[Observed, _Mapping]]] = ...) -> None: ...
 
 class Observed(_message.Message):
     __slots__ = ("position", "rows")

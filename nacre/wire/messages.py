@@ -150,8 +150,7 @@ def commit_to_wire(commit: Commit, *, with_logprobs: bool = True) -> pb.Commit:
         verify_ms=commit.verify_ms,
         queue_ms=commit.queue_ms,
     )
-    if commit.observed is not None:
-        message.observed.CopyFrom(_observed_to_wire(commit.observed))
+    message.observed.extend(map(_observed_to_wire, commit.observed))
     if any(commit.guessed_by):
         message.guessed_by.extend(commit.guessed_by)
     if with_logprobs:
@@ -180,7 +179,7 @@ def commit_from_wire(message: pb.Commit) -> Commit:
         row_budget=message.row_budget,
         verify_ms=message.verify_ms,
         queue_ms=message.queue_ms,
-        observed=_observed_from_wire(message.observed) if message.HasField("observed") else None,
+        observed=tuple(map(_observed_from_wire, message.observed)),
     )
 
 

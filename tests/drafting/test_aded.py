@@ -8,6 +8,7 @@ import pytest
 
 from nacre.drafting.aded import AdedGrowthProposer, AdedProposer, TrigramTable
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Proposer
+from nacre.drafting.rows import weight_byte
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams
 
@@ -25,25 +26,29 @@ def paths(found: Sequence[Guess]) -> list[tuple[int, ...]]:
     return placed
 
 
-def test_a_trigram_scores_once_and_others_fade() -> None:
+def followers(table: TrigramTable, *pair: int) -> dict[int, float]:
+    return {guess.token: guess.survival for guess in guesses(AdedGrowthProposer(table), pair) if guess.parent == TIP}
+
+
+def test_a_trigram_scores_once_and_its_row_fades() -> None:
     table = TrigramTable()
     table.learn([1, 2, 3])
-    assert dict(table.children((1, 2))) == pytest.approx({3: 1 / 2})
+    assert followers(table, 1, 2) == pytest.approx({3: 1 / 2})
     table.learn([1, 2, 4])
     # 3 faded to .98 of a bump; 4 has one; one is for the unseen.
-    assert dict(table.children((1, 2))) == pytest.approx({4: 1 / 2.98, 3: 0.98 / 2.98}, abs=1e-3)
+    assert followers(table, 1, 2) == pytest.approx({4: 1 / 2.98, 3: 0.98 / 2.98}, abs=1e-3)
     for _ in range(400):
         table.learn([1, 2, 4])
-    ((token, share), *_) = table.children((1, 2))
+    (token, share), *_ = followers(table, 1, 2).items()
     assert (token, share > 0.95) == (4, True)
-    assert table.children((2, 3)) == table.children((2,)) == ()
+    assert followers(table, 2, 3) == followers(table, 2) == {}
 
 
 def test_the_newest_follower_replaces_the_weakest_of_a_full_row() -> None:
     table = TrigramTable()
     for token in range(10, 19):
         table.learn([1, 2, token])
-    assert {token for token, _ in table.children((1, 2))} == set(range(11, 19))
+    assert set(followers(table, 1, 2)) == set(range(11, 19))
 
 
 def test_growth_takes_the_likeliest_paths() -> None:
@@ -82,12 +87,16 @@ def test_the_second_time_the_same_text_is_guessed(kind: type[AdedProposer]) -> N
     assert tuple(text[2:]) in paths(guesses(proposer, text[:2]))
 
 
-def test_what_one_table_exports_another_merges_and_junk_is_dropped() -> None:
-    first, second = TrigramTable(), TrigramTable()
-    first.learn([1, 2, 3, 1, 2, 4])
-    second.merge([*first.export(), ((1,), ((5, 255),)), ((8, 9), ((5, 0),)), ((8, 9), ((-5, 255),))])
-    assert sorted(second.export()) == sorted(first.export())
-    assert len(second) == 3
+def test_rows_of_others_replace_those_here_and_junk_is_dropped() -> None:
+    table = TrigramTable()
+    table.learn([1, 2, 3])
+    table.merge([((1, 2), ((4, weight_byte(0.6)), (5, weight_byte(0.2)))), ((2, 3), ((1, 255),))])
+    told = followers(table, 1, 2)
+    assert list(told) == [4, 5]
+    assert told[4] / told[5] == pytest.approx(3.0, rel=0.07)
+    known = len(table)
+    table.merge([((1,), ((5, 255),)), ((8, 9), ((5, 0),)), ((8, 9), ((-5, 255),))])
+    assert len(table) == known
 
 
 def test_memory_does_not_grow_with_what_is_learned() -> None:
@@ -95,6 +104,7 @@ def test_memory_does_not_grow_with_what_is_learned() -> None:
     size = table.size_bytes
     table.learn(range(1000))
     assert (table.size_bytes, len(table) <= 64) == (size, True)
+    assert (table.halved().size_bytes, len(table.halved())) == (size // 2, 0)
 
 
 def test_iterations_out_of_bounds_are_refused() -> None:

@@ -72,6 +72,38 @@ def test_only_the_tip_has_a_state() -> None:
     assert guesses(proposer, 2) == []  # its pass has not been told of
 
 
+def test_after_a_pass_whose_states_were_missed_the_text_goes_on_to_be_found() -> None:
+    proposer = DenseProposer()
+    opened(proposer, 1)
+    for place in range(50):
+        said(proposer, 1, 2 + place, [100 + place], [place])
+    # Nobody was asked before one pass: its text is told with that of the next, and only the states of the next are.
+    proposer.committed(1, [150, 151], ())
+    said(proposer, 1, 54, [152, 153], [52, 53])
+    for place in range(54, 100):
+        said(proposer, 1, 2 + place, [100 + place], [place])
+    proposer.close(1)
+    opened(proposer, 2)
+    said(proposer, 2, 2, [153], [53])
+    assert [guess.token for guess in guesses(proposer, 2)] == list(range(154, 170))
+    said(proposer, 2, 3, [190], [90])
+    assert [guess.token for guess in guesses(proposer, 2)] == list(range(191, 200))
+    said(proposer, 2, 4, [140], [40])
+    assert [guess.token for guess in guesses(proposer, 2)] == list(range(141, 157)), "across the hole, too"
+    said(proposer, 2, 5, [150], [50])
+    assert guesses(proposer, 2) == [], "what was missed has no key"
+
+
+def test_states_that_have_been_told_make_no_second_key() -> None:
+    proposer = DenseProposer()
+    opened(proposer, 1)
+    for place in range(70):
+        said(proposer, 1, 2 + place, [100 + place], [place])
+    labels = list(proposer._texts[1].labels)
+    proposer.encoded(1, HiddenStates(71, states(69)))
+    assert proposer._texts[1].labels == labels
+
+
 def test_a_running_text_is_found_by_another_and_by_itself() -> None:
     proposer = filled()
     opened(proposer, 2)
@@ -96,6 +128,15 @@ def test_the_oldest_texts_are_forgotten_first() -> None:
     assert guesses(proposer, 3)[0].token == 341
 
 
+def test_long_prompts_are_tokens_too() -> None:
+    proposer = filled(most_tokens=120)
+    opened(proposer, 2, tuple(range(2000, 2000 + 16 * 120)))
+    said(proposer, 2, 16 * 120, [500], [200])
+    opened(proposer, 3)
+    said(proposer, 3, 2, [140], [40])
+    assert guesses(proposer, 3) == []
+
+
 def test_nest_looks_into_texts_that_the_prompt_is_about() -> None:
     proposer = NestProposer()
     for number in range(1, 13):  # twelve texts of one thought, each about something else
@@ -114,7 +155,7 @@ def test_keys_settle_first_and_stand_what_is_not_finite() -> None:
     keys.add([1, 2, 3], states(1, 2, 3))
     assert keys.nearest(states(1)[0], 2) == []
     keys.add([4, 5], np.stack([states(4)[0], np.full(HIDDEN, np.nan, dtype=np.float32)]))
-    assert len(keys) == 4
+    assert {label for label, _ in keys.nearest(states(3)[0], 9)} == {1, 2, 3, 4}
     label, similarity = keys.nearest(states(3)[0], 1)[0]
     assert label == 3
     assert similarity == pytest.approx(1.0, abs=0.01)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from nacre.drafting import method_names, needs_model
-from nacre.drafting.fusion import FusionProposer
+from nacre.drafting.fusion import MOST_DOMAINS, FusionProposer
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams
@@ -118,6 +119,39 @@ def test_a_source_that_never_helps_is_asked_now_and_then_and_may_come_back() -> 
         guesses(proposer)
         proposer.committed(1, [5], ())
     assert paths(guesses(proposer))[(5,)] > 0.8
+
+
+def test_what_a_source_is_worth_in_one_kind_of_text_it_need_not_be_in_another() -> None:
+    coder, reader = saying([5], 0.5), saying([6], 0.5)
+    proposer = FusionProposer([coder, reader])
+    for session, domain in ((1, "code"), (2, "english"), (3, "code")):
+        proposer.open(session, replace(CONTEXT, domain=domain))
+
+    def found(session: int) -> dict[tuple[int, ...], float]:
+        (tree,) = proposer.propose([Expansion(session, 77, (), (), 1.0)])
+        return paths(tree)
+
+    for _ in range(60):
+        for session, token in ((1, 5), (2, 6)):
+            found(session)
+            proposer.committed(session, [token], ())
+    assert set(found(1)) == set(found(3)) == {(5,)}, "sessions of one kind learn together"
+    assert set(found(2)) == {(6,)}
+    coder.asked.clear()
+    proposer.propose([Expansion(session, 77, (), (), 1.0) for session in (1, 2)])
+    assert [item.session for item in coder.asked] == [1], "each kind asks whom it trusts"
+    proposer.open(4, replace(CONTEXT, domain="greek"))
+    assert set(found(4)) == {(5,)}, "a kind that nobody has seen begins like the one before it"
+
+
+def test_kinds_of_text_are_told_apart_up_to_a_bound() -> None:
+    proposer = FusionProposer([saying([5], 0.5), saying([6], 0.5)])
+    proposer.open(1, replace(CONTEXT, domain="first"))
+    for number in range(MOST_DOMAINS + 5):
+        proposer.open(2 + number, replace(CONTEXT, domain=f"other-{number}"))
+    assert len(proposer._worths) == MOST_DOMAINS
+    proposer.committed(1, [5], ())  # a session keeps what it began with
+    assert paths(proposer.propose([Expansion(1, 77, (), (), 1.0)])[0])
 
 
 def test_the_model_is_asked_where_the_cheap_sources_leave_a_gap() -> None:

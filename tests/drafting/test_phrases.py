@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -49,9 +50,10 @@ def test_a_pool_keeps_the_newest_and_counts_what_comes_again() -> None:
     assert pool.get((7,), 1) == [((3, 3, 3), 1)]
     assert pool.get((8,), 9) == []
     pool.drop((7,), (3, 3, 3))
+    assert pool.size_bytes > 0
     pool.drop((7,), (1, 1))
     pool.drop((7,), (1, 1))
-    assert len(pool) == 0
+    assert (pool.export(), pool.size_bytes) == ([], 0)
 
 
 def test_a_full_pool_forgets_the_key_not_added_to_for_longest() -> None:
@@ -61,11 +63,32 @@ def test_a_full_pool_forgets_the_key_not_added_to_for_longest() -> None:
     assert [key for key in range(5) if pool.get((key,), 1)] == [1, 3, 4]
 
 
-def test_what_one_pool_exports_another_merges() -> None:
-    first, second = chunk_pool(), chunk_pool()
-    first.merge([((1, 2), (3, 4, 5)), ((1, 2), (6, 7, 8)), ((1,), (3, 4, 5)), ((1, 2), (3,))])
-    second.merge(first.export())
-    assert second.export() == first.export() == [((1, 2), (3, 4, 5)), ((1, 2), (6, 7, 8))]
+def test_a_pool_takes_no_more_memory_than_it_says_however_its_phrases_come_and_go() -> None:
+    pool = PhrasePool(1, per_key=7, shortest=2, longest=4, keys=64)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(3000):
+            key, start = (5000 + number // 40,), 10_000 + 7 * number
+            pool.add(key, tuple(range(start, start + 4)))
+            if number % 3 == 0:
+                pool.drop(key, tuple(range(start, start + 4)))
+                pool.add(key, tuple(range(start, start + 4)))
+            if number % 500 == 499:
+                assert tracemalloc.get_traced_memory()[0] - before <= pool.size_bytes
+    finally:
+        tracemalloc.stop()
+    assert len(pool.export()) == 64 * 7
+
+
+def test_half_a_pool_is_empty_and_holds_half_the_keys() -> None:
+    pool = PhrasePool(1, per_key=2, shortest=1, longest=1, keys=4)
+    pool.add((1,), (9,))
+    half = pool.halved()
+    assert (half.export(), half.size_bytes) == ([], 0)
+    for key in (1, 2, 3):
+        half.add((key,), (9,))
+    assert [key for key, _ in half.export()] == [(2,), (3,)]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +155,21 @@ def test_a_harvested_phrase_is_guessed_and_corrected_in_place() -> None:
     assert guesses(proposer) == []
 
 
+def test_a_phrase_is_corrected_though_its_pass_is_told_of_after_the_next_guesses() -> None:
+    proposer = OuroborosProposer(pool := ouroboros_pool())
+    opened(proposer, [5, 10])
+    line = [10, 11, 12, 13, 14, 15, 16]
+    proposer.observed(1, [said(line[max(0, i - 1) : i + 1], line[i + 1], walked=False) for i in range(6)])
+    assert guesses(proposer)
+    # A verifier guesses for the next pass before it tells of the last one: of that before the guess, to begin with.
+    proposer.observed(1, [said((4, 5), 10)])
+    proposer.committed(1, [77], ())
+    assert guesses(proposer) == []
+    assert pool.export()
+    proposer.observed(1, [said((5, 10), 77), said((10, 11), 70, walked=False)])
+    assert pool.export() == []
+
+
 def test_a_phrase_that_was_not_contradicted_stays() -> None:
     proposer = OuroborosProposer()
     opened(proposer, [10, 11, 12, 13, 14, 15, 16, 10], prompt_length=0)
@@ -174,13 +212,37 @@ def test_contradicted_nodes_and_other_tokens_end_no_chunk_and_join_none() -> Non
     told = told_run([1, 2, 3, 4, 5, 6], [0.95] * 4)
     # The target was sure of 6 after 5, and 50 came.
     proposer.observed(1, [*told[:2], *wrong, *told[2:], said((4, 5, 50), 7, 0.99)])
-    assert pool.export() == [((1, 2), (3, 4, 5, 6))]
+    assert pool.export() == [((1, 2), (3, 4, 5))]
 
 
 def test_a_long_run_is_cut_at_sixteen() -> None:
     proposer = PlateauProposer(pool := chunk_pool())
     opened(proposer, [0, 1])
+    proposer.committed(1, range(2, 40), ())
     proposer.observed(1, told_run(list(range(40)), [0.99] * 38))
     proposer.close(1)
     assert [len(chunk) for _, chunk in pool.export()] == [16, 16, 6]
     assert [key for key, _ in pool.export()] == [(0, 1), (16, 17), (32, 33)]
+
+
+@pytest.mark.parametrize("length", [4, 16])
+def test_the_last_token_of_a_run_is_in_its_chunk_only_if_it_came(length: int) -> None:
+    text = list(range(2 + length))
+    for came in (text[-1], 99):
+        proposer = PlateauProposer(pool := chunk_pool())
+        opened(proposer, text[:2])
+        proposer.observed(1, told_run(text, [0.99] * length))
+        assert pool.export() == [], "what became text is not known yet"
+        proposer.observed(1, [said((text[-2], came), 7, 0.99)])
+        proposer.close(1)
+        assert pool.export() == [((0, 1), tuple(text[2:] if came == text[-1] else text[2:-1]))]
+
+
+def test_at_the_end_of_a_session_its_text_says_what_came() -> None:
+    for last, chunk in ((5, (2, 3, 4, 5)), (99, (2, 3, 4))):
+        proposer = PlateauProposer(pool := chunk_pool())
+        opened(proposer, [0, 1])
+        proposer.observed(1, told_run([0, 1, 2, 3, 4, 5], [0.99] * 4))
+        proposer.committed(1, [2, 3, 4, last], ())
+        proposer.close(1)
+        assert pool.export() == [((0, 1), chunk)]

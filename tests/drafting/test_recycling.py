@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from nacre.drafting import row_trees
 from nacre.drafting.adjacency import AdjacencyTable
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation, Proposer
 from nacre.drafting.recycling import TEMPLATE, RecyclingGrowthProposer, RecyclingProposer
+from nacre.drafting.rows import weight_byte
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams
 
@@ -85,13 +87,27 @@ def test_rows_hold_eight_and_ids_out_of_bounds_are_ignored() -> None:
     assert table.size_bytes == 2000 * 48
 
 
-def test_what_one_table_exports_another_merges() -> None:
-    first, second = AdjacencyTable(), AdjacencyTable()
-    first.learn([seen(1, [2, 3], [0.6, 0.3]), seen(70, [9], [1.0])])
-    second.merge(first.export())
-    assert second.export() == first.export()
-    assert [context for context, _ in first.export()] == [(1,), (70,)]
-    assert dict(second.children(1)) == pytest.approx({2: 0.6, 3: 0.3}, rel=0.04)
+def test_rows_of_others_are_merged() -> None:
+    table = AdjacencyTable()
+    table.merge([((1,), ((2, weight_byte(0.6)), (3, weight_byte(0.3)))), ((70,), ((9, 255),))])
+    assert dict(table.children(1)) == pytest.approx({2: 0.6, 3: 0.3}, rel=0.04)
+    assert dict(table.children(70)) == pytest.approx({9: 1.0}, rel=0.04)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_table_grows_with_its_tokens_and_its_trees_follow(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(row_trees, "available", lambda: False)
+    proposer = RecyclingGrowthProposer()
+    proposer.observed(1, [seen(1, [2], [0.9])])
+    small = proposer.size_bytes
+    assert paths(guesses(proposer, [1])) == [(2,)]
+    proposer.observed(1, [seen(2, [100_000], [0.9]), seen(100_000, [5], [0.9])])
+    assert small < proposer.size_bytes <= 48 * 120_000
+    assert paths(guesses(proposer, [1])) == [(2,), (2, 100_000), (2, 100_000, 5)]
+    proposer.shrink()
+    assert proposer.size_bytes == small
+    assert guesses(proposer, [1]) == []
 
 
 @pytest.mark.parametrize(
@@ -100,7 +116,7 @@ def test_what_one_table_exports_another_merges() -> None:
 def test_junk_rows_are_dropped(junk: tuple[tuple[int, ...], tuple[tuple[int, int], ...]]) -> None:
     table = AdjacencyTable()
     table.merge([junk, ((1 << 40,), ((3, 200),)), ((1,), ((1 << 40, 255), (2, 999)))])
-    assert table.export() == []
+    assert [token for token in range(8) if table.children(token)] == []
 
 
 @pytest.mark.parametrize("kind", [RecyclingProposer, RecyclingGrowthProposer])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nacre.drafting.proposer import TIP, DraftContext, Expansion, Guess, Observation
+from nacre.drafting.rows import weight_byte
 from nacre.drafting.stand import StandProposer, StandTable
 from nacre.errors import InvalidArgument
 from nacre.sampling import SamplingParams, race_scores
@@ -95,12 +96,15 @@ def test_the_second_time_the_same_text_is_guessed() -> None:
     assert [guess.token for guess in found] == text[1:]
 
 
-def test_what_one_table_exports_another_merges_and_junk_is_dropped() -> None:
-    first_table, second = StandTable(), StandTable()
-    first_table.learn([seen([4, 5], {1: 0.5, 2: 0.25})])
-    second.merge([*first_table.export(), ((), ((1, 255),)), ((1, 2, 3, 4), ((1, 255),)), ((8,), ((-1, 255), (2, 0)))])
-    assert second.export() == first_table.export()
-    assert [context for context, _ in second.export()] == [(5,), (4, 5)] or len(second) == 2
+def test_rows_of_others_are_averaged_in_and_junk_is_dropped() -> None:
+    table = StandTable()
+    table.learn([seen([5], {1: 0.8, 2: 0.2})])
+    table.merge([((5,), ((1, weight_byte(0.2)), (3, weight_byte(0.5)))), ((4, 5), ((7, 255),))])
+    assert first(guesses(table, [5])) == pytest.approx({1: 0.5, 3: 0.25, 2: 0.1}, rel=0.04)
+    assert list(first(guesses(table, [4, 5]))) == [7]
+    known = len(table)
+    table.merge([((), ((1, 255),)), ((1, 2, 3, 4), ((1, 255),)), ((8,), ((-1, 255), (2, 0)))])
+    assert len(table) == known
 
 
 def test_memory_does_not_grow_with_what_is_learned() -> None:
@@ -108,6 +112,8 @@ def test_memory_does_not_grow_with_what_is_learned() -> None:
     size = table.size_bytes
     table.learn([seen([i, i + 1, i + 2], {i: 0.5}) for i in range(500)])
     assert (table.size_bytes, len(table) <= 64) == (size, True)
+    assert (table.halved().size_bytes, len(table.halved())) == (size // 2, 0)
+    assert StandTable(8).halved().size_bytes == StandTable(8).size_bytes
 
 
 def test_a_race_temperature_of_nothing_is_refused() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from nacre.drafting import METHODS, DraftContext, Expansion, proposer_class
+from nacre.drafting import METHODS, DraftContext, Expansion, Guess, proposer_class
 from nacre.drafting.fusion import FusionProposer
 from nacre.drafting.per_tenant import PerTenant
 from nacre.drafting.proposer import Teachable
 from nacre.drafting.recycling import RecyclingGrowthProposer
 from nacre.drafting.rows import Row
 from nacre.drafting.suffix import SuffixProposer
-from nacre.sampling import SamplingParams
+from nacre.pacing import Reputation
+from nacre.runtime.hosted_session import HostedSession
+from nacre.runtime.local_drafting import LocalDrafting, tenant_number
+from nacre.runtime.verify_pass import EngineSession
+from nacre.sampling import Choice, History, SamplingParams
+from nacre.session import open_session
 
 OUTPUT = (1, 2, 3, 4, 5, 6, 7, 8)
 #: What a verifier would have written of that text, and of nothing else.
@@ -130,3 +137,65 @@ def test_lessons_keep_the_bound_and_never_push_out_who_is_there() -> None:
     proposer.teach(4, ROWS, ())  # nobody can
     assert sorted(proposer._tenants) == [1, 3]
     assert guessed(proposer, 3)[0] == 3
+
+
+# -- junk --------------------------------------------------------------------------------------------------------------
+
+#: The target counts; junk is of tokens that it never says.
+COUNTED, VOCABULARY = 200, 512
+CONTEXTS = [tuple(range(end - length, end)) for end in range(3, COUNTED) for length in (1, 2, 3)]
+
+
+class Asked(PerTenant):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        self.asked += len(wanted)
+        return super().propose(wanted)
+
+
+def counted(proposer: Asked | None) -> HostedSession:
+    """160 tokens of a verifier whose target counts, with a local source; none: without guesses."""
+    machine = open_session([0, 1, 2], max_tokens=160, max_positions=1024, vocab_size=VOCABULARY)
+    params = SamplingParams(temperature=0.0)
+    session = HostedSession(
+        "s", "drafters", "owners", machine, EngineSession("a", params, 5, -1, History([0, 1, 2])), 5
+    )
+    local = LocalDrafting(proposer) if proposer is not None else None
+    if local is not None:
+        local.open(session, machine.join(Reputation()))
+    while machine.finished is None:
+        if local is not None:
+            local.guess(session, 8)
+        plan = machine.plan(9)
+        session.totals.verified += machine.resolve(plan, [Choice(token + 1) for token in plan.tokens]).planned
+        session.totals.passes += 1
+        if local is not None:
+            local.settled(session)
+    return session
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_junk_from_a_store_costs_speed_only_and_who_believes_it_is_soon_asked_rarely(name: str) -> None:
+    tenant = tenant_number("a")
+    alone = counted(None)
+    assert (alone.machine.tokens, alone.totals.passes) == (list(range(163)), 160)
+
+    believing = Asked(lambda: made(name))
+    rows = [(before, tuple((300 + before[-1] + rank, 255 - rank) for rank in range(4))) for before in CONTEXTS]
+    outputs = [(token, *range(300 + token % 100, 310 + token % 100)) for token in range(COUNTED)]
+    believing.teach(tenant, rows, outputs)
+    session = counted(believing)
+    assert (session.machine.tokens, session.totals.passes) == (alone.machine.tokens, 160)
+    assert session.totals.verified > 0, "it was believed at first"
+    # After 27 positions without a right guess it is hopeless, and asked one time in sixteen.
+    assert believing.asked <= 27 + 160 // 16
+
+    # The same from a store that tells the truth is worth its while.
+    knowing = Asked(lambda: made(name))
+    knowing.teach(tenant, [(before, ((before[-1] + 1, 255),)) for before in CONTEXTS], [tuple(range(COUNTED))])
+    session = counted(knowing)
+    assert session.machine.tokens == alone.machine.tokens
+    assert session.totals.passes == knowing.asked < 80

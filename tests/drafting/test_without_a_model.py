@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -40,12 +41,14 @@ def played(name: str, seed: int, key: int | None) -> list[list[Guess]]:
             said += proposer.propose([Expansion(session, 3, (), ()), Expansion(session, 4, path, tuple(path))])
             more = [dice.below(9) for _ in range(1 + dice.below(4))]
             proposer.committed(session, more, ())
+            proposer.observed(session, [observation(dice, text) for _ in range(3)])
             told = []
             for token in more:
                 told.append(Observation(tuple(text[-4:]), (token,), (-0.01,), True))
                 text.append(token)
+            wrong = (text[-1] + 1) % 9  # was guessed where the last token is
+            told.append(replace(observation(dice, [*text[:-1], wrong]), walked=False))
             proposer.observed(session, told)
-            proposer.observed(session, [observation(dice, text) for _ in range(3)])
         if session != 2:
             proposer.close(session)
     return said

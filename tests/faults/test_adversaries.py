@@ -21,12 +21,20 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.async
 
 PROMPT = "import os\n\n\ndef read(path):\n"
 TOKENS = 64
+SEED, BYSTANDERS_SEED = 3, 4
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running() -> AsyncIterator[Services]:
     async with services(drafters=0, gateway=False) as started:
         yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def expected(running: Services) -> dict[int, list[int]]:
+    """The text of each seed, where nobody drafts."""
+    async with AsyncClient(address(running.verifiers[0])) as client:
+        return {seed: (await (await start(client, seed)).run()).tokens for seed in (SEED, BYSTANDERS_SEED)}
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -100,7 +108,7 @@ BREACHES = {
 }
 
 
-async def start(client: AsyncClient, seed: int = 3) -> Generation:
+async def start(client: AsyncClient, seed: int = SEED) -> Generation:
     return await client.start(PROMPT, max_tokens=TOKENS, seed=seed)
 
 
@@ -113,40 +121,47 @@ async def joined(generation: Generation, channel: grpc.aio.Channel) -> tuple[grp
 
 
 @pytest.mark.parametrize("attack", [random_tokens, silence, restarts], ids=lambda attack: attack.__name__)
-async def test_a_useless_drafter_changes_nothing(attack: Any, running: Services, channel: grpc.aio.Channel) -> None:
+async def test_a_useless_drafter_changes_nothing(
+    attack: Any, running: Services, channel: grpc.aio.Channel, expected: dict[int, list[int]]
+) -> None:
     async with AsyncClient(address(running.verifiers[0])) as client:
-        expected = (await (await start(client)).run()).tokens
-        bystander = (await (await start(client, seed=4)).run()).tokens
         generation = await start(client)
         call, opened = await joined(generation, channel)
         attacker = asyncio.create_task(attack(call, opened))
-        other = await (await start(client, seed=4)).run()
+        other = await (await start(client, BYSTANDERS_SEED)).run()
         await generation.run()
         attacker.cancel()
         with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await attacker
         call.cancel()
-        assert generation.tokens == expected
-        assert other.tokens == bystander
+        assert generation.tokens == expected[SEED]
+        assert other.tokens == expected[BYSTANDERS_SEED]
 
 
-async def test_every_breach_ends_its_own_stream_with_the_reason(running: Services, channel: grpc.aio.Channel) -> None:
+async def test_every_breach_ends_its_own_stream_with_the_reason(
+    running: Services, channel: grpc.aio.Channel, expected: dict[int, list[int]]
+) -> None:
+    """Each in a session of its own, all at the same time."""
+
+    async def breached(client: AsyncClient, name: str) -> None:
+        attack, named = BREACHES[name]
+        generation = await start(client)
+        call, opened = await joined(generation, channel)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await attack(call, opened)
+        assert await call.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED), name
+        assert named in await call.details(), name
+        await generation.run()
+        assert generation.tokens == expected[SEED], name
+
     async with AsyncClient(address(running.verifiers[0])) as client:
-        expected = (await (await start(client)).run()).tokens
-        for name, (attack, named) in BREACHES.items():
-            generation = await start(client)
-            call, opened = await joined(generation, channel)
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await attack(call, opened)
-            assert await call.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED), name
-            assert named in await call.details(), name
-            await generation.run()
-            assert generation.tokens == expected, name
+        await asyncio.gather(*(breached(client, name) for name in BREACHES))
 
 
-async def test_garbage_bytes_end_their_stream_only(running: Services, channel: grpc.aio.Channel) -> None:
+async def test_garbage_bytes_end_their_stream_only(
+    running: Services, channel: grpc.aio.Channel, expected: dict[int, list[int]]
+) -> None:
     async with AsyncClient(address(running.verifiers[0])) as client:
-        expected = (await (await start(client)).run()).tokens
         generation = await start(client)
         await anext(aiter(generation))
         raw = channel.stream_stream("/nacre.v1.Verifier/Session", lambda data: data, lambda data: data)
@@ -167,7 +182,7 @@ async def test_garbage_bytes_end_their_stream_only(running: Services, channel: g
                 pass
         assert await call.code() is not grpc.StatusCode.OK
         await generation.run()
-        assert generation.tokens == expected
+        assert generation.tokens == expected[SEED]
 
 
 async def test_tickets_cannot_be_made_up_and_die_with_their_session(

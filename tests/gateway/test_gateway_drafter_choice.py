@@ -13,7 +13,6 @@ from gateway.drafter_choice import DrafterChoice, Share, right_in_last_pass
 from gateway.upstreams import DrafterUpstream
 from nacre.pacing import drafter_bandit
 from nacre.pacing.drafter_bandit import Offer
-from nacre.text import domain_of
 from nacre.v1 import drafter_pb2, verifier_pb2
 from nacre.v1 import session_pb2 as pb
 from tests.gateway import toy_target
@@ -42,7 +41,7 @@ class Specialist(FakeDrafter):
     async def Attach(self, request: Any, context: Any) -> drafter_pb2.AttachResponse:
         self.attached.append(request)
         hosted, _ = self.verifier.hosted[request.ticket]
-        hosted.hopeless = domain_of(toy_target.decode(list(hosted.opened.prompt))) != self.domain
+        hosted.hopeless = hosted.opened.domain != self.domain
         return drafter_pb2.AttachResponse(session_id="toy-session", ordinal=self.ordinal)
 
 
@@ -81,7 +80,7 @@ async def test_code_ends_up_with_one_drafter_and_prose_with_the_other() -> None:
     async with (
         FakeVerifier() as verifier,
         Specialist(verifier, "suffix", "code") as coder,
-        Specialist(verifier, "lookup", "latin") as reader,
+        Specialist(verifier, "lookup", "english") as reader,
         in_process([verifier], [coder, reader]) as gateway,
     ):
         order = await asked(gateway, verifier, [coder, reader], [CODE, PROSE] * 20)
@@ -89,7 +88,7 @@ async def test_code_ends_up_with_one_drafter_and_prose_with_the_other() -> None:
         told = {
             (method, domain): counted(metrics, CHOICES, method=method, domain=domain)
             for method in ("suffix", "lookup")
-            for domain in ("code", "latin")
+            for domain in ("code", "english")
         }
     late = Counter(order[20:])
     assert late[CODE, "suffix"] >= 8
@@ -97,9 +96,9 @@ async def test_code_ends_up_with_one_drafter_and_prose_with_the_other() -> None:
     seen = Counter(order)
     assert told == {
         ("suffix", "code"): seen[CODE, "suffix"],
-        ("suffix", "latin"): seen[PROSE, "suffix"],
+        ("suffix", "english"): seen[PROSE, "suffix"],
         ("lookup", "code"): seen[CODE, "lookup"],
-        ("lookup", "latin"): seen[PROSE, "lookup"],
+        ("lookup", "english"): seen[PROSE, "lookup"],
     }
 
 
@@ -107,7 +106,7 @@ async def test_with_the_setting_off_drafters_take_turns() -> None:
     async with (
         FakeVerifier() as verifier,
         Specialist(verifier, "suffix", "code") as coder,
-        Specialist(verifier, "lookup", "latin") as reader,
+        Specialist(verifier, "lookup", "english") as reader,
         in_process([verifier], [coder, reader], drafter_choice=False) as gateway,
     ):
         order = await asked(gateway, verifier, [coder, reader], [CODE] * 8)
@@ -121,7 +120,7 @@ async def test_drafters_of_one_kind_take_turns_as_ever() -> None:
     async with (
         FakeVerifier() as verifier,
         Specialist(verifier, "suffix", "code") as one,
-        Specialist(verifier, "suffix", "latin") as two,
+        Specialist(verifier, "suffix", "english") as two,
         in_process([verifier], [one, two]) as gateway,
     ):
         for count in range(1, 5):
@@ -134,7 +133,7 @@ async def test_a_drafter_that_does_not_say_which_guesses_are_its_own_teaches_not
     async with (
         FakeVerifier() as verifier,
         Specialist(verifier, "suffix", "code", ordinal=0) as coder,
-        Specialist(verifier, "lookup", "latin", ordinal=0) as reader,
+        Specialist(verifier, "lookup", "english", ordinal=0) as reader,
         in_process([verifier], [coder, reader]) as gateway,
     ):
         order = await asked(gateway, verifier, [coder, reader], [CODE] * 12)
@@ -145,7 +144,7 @@ async def test_a_session_that_wants_two_gets_both_kinds() -> None:
     async with (
         FakeVerifier() as verifier,
         Specialist(verifier, "suffix", "code") as coder,
-        Specialist(verifier, "lookup", "latin") as reader,
+        Specialist(verifier, "lookup", "english") as reader,
         in_process([verifier], [coder, reader], drafters_per_session=2) as gateway,
     ):
         await generated(gateway, verifier, CODE)
@@ -229,13 +228,13 @@ async def test_pass_times_are_the_verifiers_where_they_make_sense() -> None:
         plane = gateway.plane
         choice = DrafterChoice(plane.settings, plane.pool, plane.metrics)
         told = plane.pool.verifiers[verifier.address]
-        assert choice.wish(verifier.address, toy_target.encode(CODE)).domain == "code"
-        assert choice.wish(verifier.address, []).pass_s(5) == 0.04
+        assert choice.wish(verifier.address, "code").domain == "code"
+        assert choice.wish(verifier.address, "code").pass_s(5) == 0.04
         points = ((0, 1.0), (1, 20.0), (8, 30.0), (16, 25.0), (32, float("nan")), (64, 1e12))
         told.reported(
             verifier_pb2.GetModelResponse(pass_times=[verifier_pb2.PassTime(rows=r, ms=ms) for r, ms in points])
         )
-        pass_s = choice.wish(verifier.address, toy_target.encode(PROSE)).pass_s
+        pass_s = choice.wish(verifier.address, "english").pass_s
         assert pass_s(1) == 0.02
         assert pass_s(8) == pytest.approx(0.03)
         assert pass_s(100) == pytest.approx(0.03), "more rows are never faster"

@@ -206,23 +206,19 @@ def test_methods_that_belong_elsewhere_are_refused() -> None:
 @pytest.mark.processes
 @pytest.mark.timeout(300)
 async def test_a_verifier_guesses_for_itself_beside_drafters_and_without() -> None:
-    async def once() -> tuple[list[int], int]:
-        async with AsyncClient(up.address) as client:
+    async def once(api_key: str = "") -> tuple[list[int], int]:
+        async with AsyncClient(up.address, api_key=api_key) as client:
             vocabulary = await client.vocabulary()
             prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:64])
             generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
         assert generation.statistics is not None
         return list(generation.tokens), generation.statistics.passes
 
-    async with services(drafters=0, gateway=False, verifiers=0) as up:
-        await up.start_verifier("--local", "suffix+recycling-growth")
-        await up.start_gateway()
+    async with services(drafters=0, verifier_flags=("--local", "suffix+recycling-growth")) as up:
         first, before = await once()
         again, after = await once()
         assert again == first
         assert after < before <= 48
-    async with services(drafters=0, gateway=False, verifiers=0) as up:
-        await up.start_verifier("--local", "suffix")
         await up.start_drafter(method="suffix+recycling-growth")
-        await up.start_gateway()
-        assert (await once())[0] == first
+        await up.start_gateway("--api-keys", "another")  # another tenant: nothing is known of its text
+        assert (await once("another"))[0] == first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nacre.drafting import Observation
-from nacre.session.observed import Observed, ObservedRow, observations_of
+from nacre.session.observed import Observed, ObservedLog, ObservedRow, observations_of
 
 BEST = ((7, -0.5), (8, -1.5))
 
@@ -34,3 +34,77 @@ def test_what_makes_no_sense_is_left_out() -> None:
     assert observations_of([1, 2], Observed(9, (row(-1, 1),))) == []
     told = observations_of([1, 2, 3], Observed(2, (row(-1, 2), row(5, 3), row(0, 3))))
     assert len(told) == 1
+
+
+def test_text_that_was_read_is_observed_token_by_token_whatever_the_pieces() -> None:
+    text = [(5 * place) % 97 for place in range(300)]
+    tops = [((place, -0.5),) for place in range(200)]  # of the 200 tokens before position 250
+    pieces = Observed.of_text(text, 250, tops)
+    assert len(pieces) > 1
+    told = [one for piece in pieces for one in observations_of(text, piece)]
+    assert [one.context for one in told] == [tuple(text[end - 4 : end]) for end in range(51, 251)]
+    assert [one.tokens for one in told] == [(place,) for place in range(200)]
+    assert all(one.walked for one in told)
+    assert Observed.of_text(text, 250, ()) == []
+
+
+def observed(position: int, rows: int = 1) -> Observed:
+    return Observed(position, tuple(row(place - 1, place) for place in range(rows)))
+
+
+def test_each_listener_is_told_of_everything_once() -> None:
+    log = ObservedLog()
+    log.join(1, 2)
+    log.add(observed(5))
+    assert log.unheard(1) == (observed(5),)
+    assert log.unheard(1) == ()
+    log.add(observed(6), observed(7))
+    log.join(2, 1)
+    assert [one.position for one in log.unheard(1)] == [6, 7]
+    late = log.unheard(2)
+    assert [one.position for one in late] == [5, 6, 7], "who comes late is told of what is kept"
+    assert [len(one.rows[0].best) for one in late] == [1, 1, 1], "and as much of it as it wants"
+    assert log.unheard(3) == (), "who has not asked is told nothing"
+
+
+def test_a_session_keeps_only_the_latest_rows() -> None:
+    log = ObservedLog(most_rows=10)
+    log.join(1, 8)
+    log.join(2, 8)
+    for position in range(20):
+        log.add(observed(position, rows=4))
+        if position == 17:
+            assert log.unheard(1)
+    assert [one.position for one in log.unheard(1)] == [18, 19]
+    assert [one.position for one in log.unheard(2)] == [18, 19]
+    log.add(observed(20, rows=11))
+    assert log.unheard(1) == ()
+
+
+def test_nothing_is_looked_for_or_kept_where_nobody_learns() -> None:
+    log = ObservedLog()
+    assert log.best == 0
+    log.add(observed(1))
+    log.join(1, 8)
+    assert log.unheard(1) == ()
+    assert log.best == 8
+    log.leave(1)
+    assert (log.best, log.wanted) == (0, 8)
+
+
+def test_who_is_expected_is_told_of_what_came_before() -> None:
+    log = ObservedLog(expected=4)
+    assert log.best == 4
+    log.add(observed(1))
+    log.join(1, 2)
+    assert log.best == 2
+    assert [one.position for one in log.unheard(1)] == [1]
+
+
+def test_who_is_expected_and_does_not_come_is_not_waited_for_for_ever() -> None:
+    log = ObservedLog(expected=4, most_rows=10)
+    for position in range(1, 11):
+        log.add(observed(position))
+        assert log.best == 4
+    log.add(observed(11))
+    assert log.best == 0

@@ -1,4 +1,4 @@
-"""Code or prose, and in which script: real snippets, hostile ones, and bounds."""
+"""Code or prose, and in which script or language: real snippets, hostile ones, and bounds."""
 
 # ruff: noqa: RUF001  letters of other scripts are what this is about
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.text.domain import CODE, DOMAINS, MOST_CHARS, OTHER, domain_of
+from nacre.text.domain import CODE, DOMAINS, LATIN, MOST_CHARS, OTHER, domain_of
 
 CODES = {
     "python": '''
@@ -68,31 +68,40 @@ impl Iterator for Walk<'_> {
     ),
 }
 PROSE = {
-    "latin": [
+    "english": [
         (
             "The pearl was the size of a gull's egg, and it lay in his palm as if it had always been there. He closed "
             "his fingers around it and went out on to the beach, where the others were waiting (or pretending not to)."
         ),
         (
-            "Sehr geehrte Damen und Herren, hiermit bestätige ich den Eingang Ihres Schreibens vom 3. März. Über die "
-            "Höhe der Gebühr (49,90 €) werden wir Sie gesondert unterrichten; bitte überweisen Sie noch nichts."
-        ),
-        (
             "Profits rose 12.5% to $3.4 billion in the third quarter, the company said; revenue was up 8% (from $9.1 "
             "billion a year earlier). Shares fell 2% in after-hours trading."
-        ),
-        "Bring:\n- a warm coat\n- water, two bottles each\n- something to read\n\nWe leave at 7:30, not later.",
-        (
-            "Tyger Tyger, burning bright,\n  In the forests of the night;\n  What immortal hand or eye,\n"
-            "  Could frame thy fearful symmetry?"
         ),
         (
             "# Report\n\nThe **first** part is done. See [the annex](annex.md) for figures that did not fit on this "
             "page, and write to us if anything is missing or unclear. The second part will follow in spring, once the "
             "survey of the northern coast has been evaluated."
         ),
-        "Hello (world)",
+        "Bring:\n- a warm coat\n- water, two bottles each\n- something to read\n\nWe leave at 7:30, not later.",
         "Write a function that reverses a linked list, and explain every step.",
+    ],
+    "german": [
+        (
+            "Sehr geehrte Damen und Herren, hiermit bestätige ich den Eingang Ihres Schreibens vom 3. März. Über die "
+            "Höhe der Gebühr (49,90 €) werden wir Sie gesondert unterrichten; bitte überweisen Sie noch nichts."
+        ),
+        "Die Perle lag in seiner Hand, als wäre sie schon immer da gewesen, und niemand sagte ein Wort.",
+    ],
+    "french": ["La perle était dans sa main comme si elle y avait toujours été, et personne ne dit un mot de plus."],
+    "spanish": [
+        "La perla estaba en la palma de su mano como si siempre hubiera estado allí, y nadie dijo una palabra."
+    ],
+    "italian": ["La perla era nel palmo della mano come se ci fosse sempre stata, e nessuno disse una parola di più."],
+    "portuguese": ["A pérola estava na palma da mão como se sempre tivesse estado ali, e ninguém disse uma palavra."],
+    "dutch": ["De parel lag in zijn hand alsof het er altijd was geweest, en niemand zei een woord van het verhaal."],
+    LATIN: [
+        "Hello (world)",
+        "Perła leżała w jego dłoni, jakby zawsze tam była, i nikt nie powiedział ani słowa.",
     ],
     "cyrillic": ["Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему."],
     "greek": ["Μῆνιν ἄειδε θεὰ Πηληϊάδεω Ἀχιλῆος", "Καλημέρα σας, θα ήθελα έναν καφέ, παρακαλώ."],
@@ -115,18 +124,18 @@ def test_code_is_code(name: str) -> None:
 
 
 @pytest.mark.parametrize(("script", "text"), [(script, text) for script, texts in PROSE.items() for text in texts])
-def test_prose_is_known_by_its_script(script: str, text: str) -> None:
+def test_prose_is_known_by_its_script_or_language(script: str, text: str) -> None:
     assert domain_of(text) == script
 
 
 def test_a_text_in_two_scripts_goes_by_the_larger_part() -> None:
     assert domain_of("Слово «nacre» значит «перламутр», и больше ничего.") == "cyrillic"
-    assert domain_of("The Russian word for nacre is перламутр, a loan from German.") == "latin"
+    assert domain_of("The Russian word for nacre is перламутр, a loan from German.") == "english"
 
 
 def test_only_the_end_counts() -> None:
-    letters, code = PROSE["latin"][0], CODES["c"]
-    assert domain_of(code * 50 + letters * 20) == "latin"
+    letters, code = PROSE["english"][0], CODES["c"]
+    assert domain_of(code * 50 + letters * 20) == "english"
     assert domain_of(letters * 50 + code * 20) == CODE
     assert domain_of(letters + "\n" + "x" * MOST_CHARS) == domain_of("x" * MOST_CHARS)
 

@@ -72,11 +72,10 @@ def test_what_was_observed_survives_but_for_the_last_digits_of_its_probabilities
         ObservedRow(0, 6, ()),
         ObservedRow(2, (1 << 24) - 1, ((8, -9.0),)),
     )
-    commit = Commit(10, (5, 6), (1, 0), observed=Observed(10, rows))
+    commit = Commit(10, (5, 6), (1, 0), observed=(Observed(10, rows), Observed(11, rows[:1])))
     wire = pb.Commit.FromString(messages.commit_to_wire(commit).SerializeToString())
-    back = messages.commit_from_wire(wire).observed
-    assert back is not None
-    assert back.position == 10
+    back, other = messages.commit_from_wire(wire).observed
+    assert (back.position, other.position, len(other.rows)) == (10, 11, 1)
     for one, other in zip(rows, back.rows, strict=True):
         assert (one.parent, one.token, [t for t, _ in one.best]) == (
             other.parent,

@@ -1,0 +1,170 @@
+"""What the claims of several sources have been worth, in texts of one kind.
+
+Every claim below a token that becomes text has an outcome. Counts per source, rank, claimed survival and company turn
+claims into chances. Company is what the cheap sources beside it say at that node: nothing, that token first, that one
+among others, or only other tokens. Claims of tokens that the model has not named are counted once more, apart. So
+agreement and a veto weigh what they have been worth.
+
+Which source is worth asking follows from the same outcomes: one that has not helped lately is asked now and then only.
+That is a bandit whose arms are the sources and whose context is the kind of text (MetaSD; decision 15): each kind has
+counts of its own, because a table that is right in code says nothing about prose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntEnum
+
+from nacre.drafting.claims import ClaimNode, Claims
+from nacre.drafting.growth import Children, likeliest_lowest
+from nacre.pacing import Calibration, Reputation
+
+#: Siblings together are never surer than this.
+_SUREST = 0.98
+#: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement of cheap ones leaves.
+_VETOED, _LEFT_DOUBT = 0.02, 0.6
+#: How often the model has been right where no cheap source was, to begin with; weight of one position.
+_FILLED, _FOLLOW = 0.7, 1 / 64
+#: A source that has not helped lately is asked every so many times: its way back.
+_PROBE = 16
+
+
+class _Company(IntEnum):
+    """What cheap sources beside the one that claims a token say: nothing, that it is the likeliest, may be, is not."""
+
+    NONE = 0
+    AGREES = 1
+    NAMES = 2
+    DIFFERS = 3
+
+
+class ClaimWorth:
+    """Of sources 0 to `sources` - 1, of which number `model` is a model. Not thread-safe."""
+
+    def __init__(self, sources: int, model: int | None) -> None:
+        self._model = model
+        self._cheap = tuple(number for number in range(sources) if number != model)
+        self._reputations = [Reputation() for _ in range(sources)]
+        #: By source and company, and of what the model has contradicted by source.
+        self._calibrations = [tuple(Calibration() for _ in _Company) for _ in range(sources)]
+        self._vetoed = [Calibration() for _ in range(sources)]
+        self._filled = _FILLED
+        self._silent_for = [0] * sources
+        self._trusted = frozenset(range(sources))
+
+    def copy(self) -> ClaimWorth:
+        """Where a new kind of text begins: as far as is known, it is like the one before."""
+        new = ClaimWorth(len(self._reputations), self._model)
+        new._reputations = [known.copy() for known in self._reputations]
+        new._calibrations = [tuple(known.copy() for known in ofs) for ofs in self._calibrations]
+        new._vetoed = [known.copy() for known in self._vetoed]
+        new._filled = self._filled
+        new._trusted = self._trusted
+        return new
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
+
+    def learn(self, node: ClaimNode, token: int) -> None:
+        """`token` was right below `node`: every claim there has an outcome."""
+        said = self._said(node)
+        for number, claims in node.claims.items():
+            for claimed, rank, survival, known in self._weighed(node, number):
+                known.observe(rank, survival, claimed == token)
+            if said is not None and number != self._model:
+                for claimed, (rank, survival) in claims.items():
+                    if claimed not in said:
+                        self._vetoed[number].observe(rank, _VETOED * survival, claimed == token)
+        # Only now: a claim's company is judged above by the reputations from before this outcome.
+        for number, claims in node.claims.items():
+            self._reputations[number].learn(
+                (rank, survival, claimed == token) for claimed, (rank, survival) in claims.items()
+            )
+        if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
+            self._filled += _FOLLOW * ((token in said) - self._filled)
+
+    # -- who is asked --------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A step begins: who can be trusted stays the same until the next."""
+        self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
+
+    def due(self, number: int) -> bool:
+        """Whether a cheap source is asked in this step."""
+        self._silent_for[number] += 1
+        if number in self._trusted or self._silent_for[number] >= _PROBE:
+            self._silent_for[number] = 0
+            return True
+        return False
+
+    def model_gain(self, node: ClaimNode) -> float:
+        """What the model, not asked yet, should add to the chance that some guess below `node` is right.
+
+        What the others claim counts as far as it is proven.
+        """
+        proven: dict[int, float] = {}
+        for number in node.claims:
+            if number in self._trusted:
+                for token, rank, survival, known in self._weighed(node, number):
+                    proven[token] = max(proven.get(token, 0.0), known.proven(rank, survival))
+        return (1.0 - min(sum(proven.values()), _SUREST)) * self._filled
+
+    # -- what is claimed -----------------------------------------------------------------------------------------
+
+    def children(self, node: ClaimNode) -> Children:
+        """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
+        said = self._said(node)
+        chances: dict[int, list[float]] = {}
+        for number, claims in node.claims.items():
+            if number not in self._trusted:
+                continue
+            if said is None or number == self._model:
+                for token, rank, survival, known in self._weighed(node, number):
+                    chances.setdefault(token, []).append(known.survival(rank, survival))
+            else:
+                for token, (rank, survival) in claims.items():
+                    if token not in said:
+                        vetoed = self._vetoed[number].survival(rank, _VETOED * survival)
+                        chances.setdefault(token, []).append(vetoed)
+        ranked = [(token, sum(found) / len(found)) for token, found in chances.items()]
+        ranked.sort(key=likeliest_lowest)
+        left = _SUREST
+        for place, (token, chance) in enumerate(ranked):
+            if chance > left:  # the surest keep what they have; those after them share what is left
+                ranked[place] = (token, left)
+                chance = left
+            left -= chance
+        return [child for child in ranked if child[1] > 0]
+
+    def _said(self, node: ClaimNode) -> Claims | None:
+        """What the model claims below a node, if it has been asked."""
+        return node.claims.get(self._model) if self._model is not None else None
+
+    def _weighed(self, node: ClaimNode, number: int) -> Iterator[tuple[int, int, float, Calibration]]:
+        """(token, rank, survival before it is calibrated, by what) of a source's claims below a node."""
+        calibrations = self._calibrations[number]
+        named, first = self._others(node, number)
+        for token, (rank, survival) in node.claims[number].items():
+            if token == first:
+                doubt = 1.0 if number == self._model else _LEFT_DOUBT
+                yield token, rank, 1.0 - doubt * (1.0 - survival), calibrations[_Company.AGREES]
+            elif token in named:
+                yield token, rank, survival, calibrations[_Company.NAMES]
+            elif named:
+                yield token, rank, survival, calibrations[_Company.DIFFERS]
+            else:
+                yield token, rank, survival, calibrations[_Company.NONE]
+
+    def _others(self, node: ClaimNode, number: int) -> tuple[Claims, int | None]:
+        """What other cheap sources that can be trusted claim below a node, and the token they are surest of."""
+        named: Claims = {}
+        surest, first = 0.0, None
+        for other, claims in node.claims.items():
+            if other == number or other == self._model or other not in self._trusted:
+                continue
+            overall = self._reputations[other].calibration
+            for token, claim in claims.items():
+                chance = overall.survival(*claim)
+                if chance > surest:
+                    surest, first = chance, token
+            named.update(claims)
+        return named, first

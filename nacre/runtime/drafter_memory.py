@@ -1,0 +1,48 @@
+"""What a verifier remembers of drafters that have left: how right they were, and whether they learn.
+
+Bound: `MOST` entries of each kind; the longest unseen go first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeVar
+
+from nacre.pacing import Reputation
+
+MOST = 256
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class DrafterMemory:
+    """Tenants are kept apart: nobody's drafters are judged by another's."""
+
+    def __init__(self) -> None:
+        self._reputations: OrderedDict[tuple[str, str], Reputation] = OrderedDict()
+        self._learners: OrderedDict[str, int] = OrderedDict()
+
+    def reputation(self, tenant: str, method: str) -> Reputation:
+        """What a new drafter of that method starts with: a copy."""
+        known = self._reputations.get((tenant, method))
+        return known.copy() if known is not None else Reputation()
+
+    def left(self, tenant: str, method: str, reputation: Reputation) -> None:
+        """A drafter has left; what it was worth is what the next of its kind starts with."""
+        _put(self._reputations, (tenant, method), reputation)
+
+    def ended(self, tenant: str, wanted: int) -> None:
+        """A session that speculates is over; `wanted` best tokens of each row is what its drafters learnt from."""
+        _put(self._learners, tenant, wanted)
+
+    def learnt(self, tenant: str) -> int:
+        """What drafters of the tenant's last session wanted: the next will want it of rows before they come, too."""
+        return self._learners.get(tenant, 0)
+
+
+def _put(known: OrderedDict[K, V], key: K, value: V) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > MOST:
+        known.popitem(last=False)
