@@ -16,6 +16,7 @@ from gateway.upstreams import VerifierUpstream
 from nacre.errors import Cancelled, DeadlineExceeded, Internal, NacreError, Unavailable
 from nacre.v1 import session_pb2 as pb
 from nacre.wire.errors import error_of
+from nacre.wire.streams import send
 
 log = logging.getLogger("nacre.gateway")
 
@@ -88,9 +89,7 @@ class Leg:
         """Sends a request; one that the stream cannot take any more is dropped: `receive` tells why."""
         async with self._writing:
             try:
-                await self._call.write(request)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                return
+                await send(self._call, request)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
@@ -136,12 +135,9 @@ class Leg:
     async def _read(self) -> None:
         address = self.upstream.address
         try:
-            while True:
-                event = await self._call.read()
-                if event is grpc.aio.EOF:
-                    self._lose(LegLost(Unavailable(f"{address} ended the stream before the session was over")))
-                    return
+            async for event in self._call:  # unlike `read`, this gives out what has come before it tells the status
                 await self._events.put(event)
+            self._lose(LegLost(Unavailable(f"{address} ended the stream before the session was over")))
         except grpc.aio.AioRpcError as failure:
             self._lose(LegLost(error_of(failure, address)))
         except asyncio.CancelledError:

@@ -18,7 +18,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,17 +29,19 @@ from nacre.bench.jobs import serve_jobs
 from nacre.bench.lockstep_round import Drafting, Rounds, Stream, Times, Windows
 from nacre.bench.one_session import TENANT_METADATA, counted
 from nacre.drafting import Proposer
-from nacre.errors import Internal, InvalidArgument, NacreError, Unavailable
+from nacre.errors import InvalidArgument, NacreError, Unavailable
 from nacre.pacing import policy_named
 from nacre.runtime.drafter_stream import draft_context
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
 from nacre.runtime.proposers import build_proposer
 from nacre.runtime.settings import DrafterSettings
 from nacre.sampling import SamplingParams
+from nacre.session import Draft
 from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from nacre.wire.errors import error_of
+from nacre.wire.streams import send
 
 #: Two verdicts that come as one leave both ends waiting: then the sample is given up and taken again.
 STALL_S = 5.0
@@ -104,8 +106,9 @@ class LockstepClient:
         call = stub.Session(metadata=((TENANT_METADATA, job["tenant"]),))
         log = Log(time.perf_counter())
         try:
-            await call.write(pb.SessionRequest(open=_open(job)))
-            opened = (await _next(call)).opened
+            events = aiter(call)
+            await send(call, pb.SessionRequest(open=_open(job)))
+            opened = (await _next(events)).opened
             log.fingerprint = opened.system_fingerprint
             opened.tokens.extend(job["prompt"])  # an owner knows them
             proposer.open(number, draft_context(opened))
@@ -119,17 +122,17 @@ class LockstepClient:
             rounds: Drafting
             if policy is None:
                 rounds = Windows(stream, job["parameters"]["gamma"])
-                await self._send(call, rounds.draft())
+                await _send(call, rounds.draft())
             else:
                 rounds = Rounds(stream, policy, self._times.setdefault(address, Times()))
             while True:
-                event = await _next(call)
+                event = await _next(events)
                 match event.WhichOneof("body"):
                     case "commit":
                         log.came(event.commit)
                         rounds.verdict(messages.commit_from_wire(event.commit))
                         if len(stream.tokens) < opened.end_position:
-                            await self._send(call, rounds.draft())
+                            await _send(call, rounds.draft())
                     case "finished":
                         log.counts |= counted(event.finished.statistics)
                         log.counts |= {"draft_steps": stream.steps, "draft_ms": stream.busy_s * 1e3}
@@ -150,9 +153,6 @@ class LockstepClient:
             "draft_step_s": stream.step_s,
         }
 
-    async def _send(self, call: grpc.aio.StreamStreamCall, draft: Any) -> None:
-        await call.write(pb.SessionRequest(draft=messages.draft_to_wire(draft)))
-
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
@@ -166,18 +166,19 @@ class LockstepClient:
         return self._proposers[key]
 
 
-async def _next(call: grpc.aio.StreamStreamCall) -> pb.SessionEvent:
+async def _send(call: grpc.aio.StreamStreamCall, draft: Draft) -> None:
+    # PEARL drafts on while the last window is verified: the generation may be over before the draft is there.
+    await send(call, pb.SessionRequest(draft=messages.draft_to_wire(draft)))
+
+
+async def _next(events: AsyncIterator[pb.SessionEvent]) -> pb.SessionEvent:
     try:
         async with asyncio.timeout(STALL_S):
-            event = await call.read()
+            return await anext(events)
     except TimeoutError:
         raise Stalled(f"no verdict within {STALL_S:g} s") from None
-    if not isinstance(event, pb.SessionEvent):
-        # The status says why, if the verifier had a reason.
-        if (code := await call.code()) is not grpc.StatusCode.OK:
-            raise Internal(f"the verifier ended the stream: {code.name}: {await call.details()}")
-        raise Unavailable("the verifier ended the stream before the generation was finished")
-    return event
+    except StopAsyncIteration:
+        raise Unavailable("the verifier ended the stream before the generation was finished") from None
 
 
 def _open(job: dict[str, Any]) -> pb.Open:

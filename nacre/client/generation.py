@@ -25,6 +25,7 @@ from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from nacre.wire.errors import error_of
+from nacre.wire.streams import send
 
 if TYPE_CHECKING:
     from nacre.runtime.draft_worker import DraftWorker
@@ -186,7 +187,7 @@ class Generation:
         drafting = _DeviceDrafting(self._worker, call, self._rtt_s)
         ended = False
         try:
-            await call.write(pb.SessionRequest(open=self._open()))
+            await send(call, pb.SessionRequest(open=self._open()))
             async for event in call:
                 if self._observe is not None:
                     self._observe(event)
@@ -213,13 +214,10 @@ class Generation:
             raise Unavailable(f"{self._address} ended the stream before the generation was finished")
         except grpc.aio.AioRpcError as failure:
             raise error_of(failure, self._address) from None
-        except asyncio.InvalidStateError:
-            raise Unavailable(f"{self._address} closed the stream") from None
         finally:
             await drafting.close()
-            if not ended:
+            if not ended and await send(call, pb.SessionRequest(cancel=pb.Cancel())):
                 with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                    await call.write(pb.SessionRequest(cancel=pb.Cancel()))
                     await call.done_writing()
             call.cancel()
 
@@ -351,8 +349,8 @@ class _DeviceDrafting:
             await asyncio.gather(self._writer, return_exceptions=True)
 
     async def _write(self) -> None:
-        # A link that has ended is the reader's to report.
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, NacreError):
-            while True:
+        with contextlib.suppress(NacreError):
+            sent = True
+            while sent:
                 draft = await self._outgoing.next()
-                await self._call.write(pb.SessionRequest(draft=messages.draft_to_wire(draft)))
+                sent = await send(self._call, pb.SessionRequest(draft=messages.draft_to_wire(draft)))

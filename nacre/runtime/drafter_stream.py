@@ -22,6 +22,7 @@ from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from nacre.wire.errors import error_of
+from nacre.wire.streams import send
 
 log = logging.getLogger("nacre.drafter")
 
@@ -94,7 +95,7 @@ async def draft_for_session(
         joined = time.monotonic()
         observe = OBSERVED_BEST if worker.learns else 0
         join = pb.Join(handshake=handshake, ticket=ticket, method=method, observe=observe)
-        await call.write(pb.SessionRequest(join=join))
+        await send(call, pb.SessionRequest(join=join))
         events = aiter(call)
         event = await anext(events, None)
         if event is None or event.WhichOneof("body") != "opened":
@@ -158,7 +159,5 @@ async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, num
 async def _write(call: grpc.aio.StreamStreamCall, outgoing: Outgoing) -> None:
     while True:
         draft = await outgoing.next()
-        try:
-            await call.write(pb.SessionRequest(draft=messages.draft_to_wire(draft)))
-        except asyncio.InvalidStateError:  # the call has ended; its reader says why
+        if not await send(call, pb.SessionRequest(draft=messages.draft_to_wire(draft))):
             return

@@ -3,6 +3,7 @@
 Slow, hung, gone, restarted, full, of another version, behind another password or no Redis at all: each is a failure
 with a reason. Five failures in a row open the breaker; while it is open nobody waits at all, and one probe a second
 finds out when it is over. An episode, from the opening to the first success, is one warning and one line at its end.
+The warning gives what the server said last, if it said anything: silence and lost connections do not hide a refusal.
 
 At most eight questions are asked at once. Others wait for their turn, for half of their timeout at most: the other half
 is for the answer, else a crowd would ask only what is too late to be answered. Rule: who had no turn is no failure of
@@ -52,6 +53,8 @@ PATIENT_S = 5.0
 #: Questions at once. Each takes one connection at a time, of a cluster one to each server.
 MAX_ASKED = 8
 
+_NOT_ADMITTED = (AuthenticationError, AuthorizationError, NoPermissionError)
+
 
 class RefusesWrites(Exception):
     """It answers, and does not take what is written."""
@@ -71,6 +74,7 @@ class RedisLink:
         self._breaker = CircuitBreaker()
         self._known_good = False
         self._episode_s: float | None = None
+        self._said: str | None = None  # by the server itself, since it last answered as it should
         self._writes_refused_s: float | None = None
 
     @property
@@ -120,7 +124,7 @@ class RedisLink:
             if not turn or (crowded and isinstance(error, TimeoutError) and self._answers != answers):
                 self._spared()
             else:
-                self._failed(_reason(error, self._timeout_s))
+                self._failed(error)
             return None
         self._succeeded()
         return answer
@@ -139,7 +143,7 @@ class RedisLink:
             return await work(self._patient)
         except NacreError as error:
             raise type(error)(f"the store at {self.shown} {error.message}") from None
-        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+        except _NOT_ADMITTED as error:
             raise Unauthenticated(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
         except RefusesWrites as refusal:
             raise Unavailable(f"the store at {self.shown} takes no writes ({refusal}); make room in it") from None
@@ -170,12 +174,16 @@ class RedisLink:
     def _succeeded(self) -> None:
         self._answers += 1
         self._known_good = True
+        self._said = None
         self._breaker.succeeded()
         if self._episode_s is not None:
             logger.info("the store at %s is back after %.1f s", self.shown, time.monotonic() - self._episode_s)
             self._episode_s = None
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, error: Exception) -> None:
+        reason = _reason(error, self._timeout_s)
+        if not (_is_late(error) or _is_lost(error)):
+            self._said = reason
         self._counters.failures += 1
         self._known_good = False
         self._breaker.failed(time.monotonic())
@@ -183,7 +191,9 @@ class RedisLink:
             self._episode_s = time.monotonic()
             self._counters.episodes += 1
             logger.warning(
-                "the store at %s %s; going on without it, which costs speed only, until it is back", self.shown, reason
+                "the store at %s %s; going on without it, which costs speed only, until it is back",
+                self.shown,
+                self._said or reason,
             )
 
     def _refused(self, reason: str) -> None:
@@ -221,6 +231,16 @@ async def _require_redis(client: Any) -> None:
         raise FailedPrecondition(f"is Redis {version} and {wanted} or newer is needed; upgrade it, or use Valkey")
 
 
+def _is_late(error: Exception) -> bool:
+    return isinstance(error, (TimeoutError, redis.exceptions.TimeoutError))
+
+
+def _is_lost(error: Exception) -> bool:
+    if isinstance(error, RuntimeError):  # what uvloop says of a connection that was lost
+        return "closed" in str(error)
+    return isinstance(error, (OSError, redis.exceptions.ConnectionError)) and not isinstance(error, _NOT_ADMITTED)
+
+
 def _is_no_script(error: Exception) -> bool:
     return type(error).__name__ == "NoScriptError"
 
@@ -243,17 +263,16 @@ def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, RedisClusterException) and "not enabled" in text:
         return "is no cluster; write redis:// in the store's url"
     text = text[:120]
-    if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)) or (
+    if isinstance(error, _NOT_ADMITTED) or (
         isinstance(error, ResponseError) and ("NOAUTH" in text or "WRONGPASS" in text or "invalid password" in text)
     ):
         return "refuses our password; check user and password in the store's url"
-    if isinstance(error, (TimeoutError, redis.exceptions.TimeoutError)):
+    if _is_late(error):
         return f"gives no answer within {timeout_s:g} s"
     if isinstance(error, MovedError):
         return "is one of a cluster; write redis+cluster:// in the store's url"
     if isinstance(error, ResponseError):
         return f"answers with an error ({text})"
-    gone = isinstance(error, RuntimeError) and "closed" in text  # what uvloop says of a connection that was lost
-    if gone or isinstance(error, (OSError, redis.exceptions.ConnectionError)):
+    if _is_lost(error):
         return f"cannot be reached ({text or type(error).__name__})"
     return f"answers, but not as Redis does ({text or type(error).__name__}); check the port in the store's url"

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.errors import InvalidArgument
 from nacre.scheduling import PassCosts, RowBudget, share_rows
 from nacre.scheduling.rows import row_offer
 from nacre.tree import DraftTree
@@ -89,38 +88,3 @@ def test_drafters_are_asked_for_as_much_as_still_speeds_up() -> None:
     assert row_offer(4, flat(), budget) == 8
     linear = PassCosts([(1, 1.0), (64, 64.0)])
     assert row_offer(1, linear, budget) == 1
-
-
-def test_costs_follow_a_machine_that_slows_down_also_where_nothing_was_seen() -> None:
-    costs = PassCosts([(1, 1.0), (4, 1.5), (8, 2.0)])
-    for _ in range(40):
-        costs.observe(1, 2.0)
-        costs.observe(4, 3.0)
-    assert costs.seconds(8) == pytest.approx(4.0, rel=0.15)
-    assert costs.seconds(12) == pytest.approx(5.0, rel=0.15)
-
-
-def test_a_row_count_that_is_slower_than_the_idle_machine_said_is_learned() -> None:
-    costs = PassCosts([(1, 1.0), (8, 1.1), (12, 1.2), (16, 2.0)])
-    for _ in range(600):
-        costs.observe(1, 1.0)
-        costs.observe(12, 1.5)
-    assert costs.seconds(1) == pytest.approx(1.0, rel=0.03)
-    assert costs.seconds(12) == pytest.approx(1.5, rel=0.05)
-    assert costs.seconds(8) <= costs.seconds(12) <= costs.seconds(16)
-
-
-def test_one_very_slow_pass_changes_little() -> None:
-    costs = PassCosts([(1, 1.0), (8, 1.1)])
-    costs.observe(1, 1000.0)
-    assert costs.seconds(1) < 1.2
-
-
-def test_more_rows_are_never_taken_to_be_faster() -> None:
-    assert PassCosts([(1, 1.0), (4, 0.8), (8, 2.0)]).seconds(4) == 1.0
-
-
-@pytest.mark.parametrize("points", [[], [(0, 1.0)], [(1, 0.0)], [(1, float("nan"))]])
-def test_impossible_measurements_are_refused(points: list[tuple[int, float]]) -> None:
-    with pytest.raises(InvalidArgument):
-        PassCosts(points)

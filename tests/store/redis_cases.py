@@ -85,3 +85,12 @@ async def until_back(store: RedisStore, namespace=SPACE) -> None:
         await store.seed(namespace)
         await store.flush()
         await asyncio.sleep(0.05)
+
+
+async def a_crowd_reads_at_once(url: str) -> None:
+    async with opened(url) as writer, opened(url) as reader:
+        await writer.put(SPACE, [ngram(number) for number in range(50)])
+        readings = await asyncio.gather(*(reader.seed(SPACE) for _ in range(32)))
+        assert [len(reading.rows) for reading in readings] == [50] * 32
+        assert (reader.counters.failures, reader.counters.skipped) == (0, 0)
+        assert reader.healthy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import pytest
@@ -10,7 +9,17 @@ import pytest
 from nacre.errors import Unavailable
 from nacre.store.redis_layout import SPREAD, Layout
 from nacre.store.sealing import Seal
-from tests.store.redis_cases import OTHER, SPACE, all_rows, ngram, opened, raw, until_back, until_open
+from tests.store.redis_cases import (
+    OTHER,
+    SPACE,
+    a_crowd_reads_at_once,
+    all_rows,
+    ngram,
+    opened,
+    raw,
+    until_back,
+    until_open,
+)
 from tests.store.redis_server import RedisServer, RedisServers
 
 pytestmark = pytest.mark.usefixtures("few_buckets")
@@ -43,12 +52,7 @@ async def test_what_one_writes_another_reads_wherever_it_lies(redis_servers: Red
 
 
 async def test_a_crowd_of_sessions_reads_at_once(redis_servers: RedisServers):
-    async with opened(redis_servers.url) as writer, opened(redis_servers.url) as reader:
-        await writer.put(SPACE, [ngram(number) for number in range(50)])
-        readings = await asyncio.gather(*(reader.seed(SPACE) for _ in range(32)))
-        assert [len(reading.rows) for reading in readings] == [50] * 32
-        assert (reader.counters.failures, reader.counters.skipped) == (0, 0)
-        assert reader.healthy
+    await a_crowd_reads_at_once(redis_servers.url)
 
 
 async def test_operators_see_export_and_purge_a_tenant(redis_servers: RedisServers):

@@ -8,11 +8,9 @@ a call is the link's deadline, and that it is kept is asserted where a peer woul
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.store.redis_store import TIMEOUT_S, RedisStore
 from nacre.store.store import NOTHING
 from nacre.store.write_queue import MAX_QUEUED
+from tests.store.impostor import impostor, info
 from tests.store.redis_cases import SPACE, ngram, opened, raw, session_start, until_back, until_open
 from tests.store.redis_server import RedisServer
 
@@ -186,30 +185,6 @@ async def test_wrong_password(tmp_path: Path, caplog: pytest.LogCaptureFixture):
         server.stop()
 
 
-@contextlib.asynccontextmanager
-async def impostor(answer: bytes | None) -> AsyncIterator[str]:
-    """Something on that port; `answer` to whatever is asked, or silence."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while asked := await reader.read(65536):
-                if answer is not None:
-                    writer.write(answer * len(re.findall(rb"\*\d+\r\n", asked)))
-                    await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
-
-
-def info(text: str) -> bytes:
-    return f"${len(text)}\r\n{text}\r\n".encode()
-
-
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -218,15 +193,15 @@ def info(text: str) -> bytes:
         (b"$9999999999\r\n", ""),
         (b"*-7\r\n", ""),
         (b"+OK\r\n", "is no Redis"),
-        (None, "gives no answer"),
+        (b"", "gives no answer"),
         (b"-ERR unknown command\r\n", ""),
         (info("redis_version:5.0.14\r\nredis_mode:standalone\r\n"), "is Redis 5.0.14 and 6.2 or newer is needed"),
         (info("server_name:other\r\n"), "is no Redis"),
     ],
     ids=["http", "noise", "huge", "odd", "ok", "silent", "errors", "old", "nameless"],
 )
-async def test_a_peer_that_is_no_redis_or_too_old(caplog: pytest.LogCaptureFixture, answer: bytes | None, said: str):
-    async with impostor(answer) as url, opened(url, timeout_s=0.2) as store:
+async def test_a_peer_that_is_no_redis_or_too_old(caplog: pytest.LogCaptureFixture, answer: bytes, said: str):
+    async with impostor(lambda _: answer) as address, opened(f"redis://{address}", timeout_s=0.2) as store:
         await until_open(store)
         assert await session_start(store) == 0
         assert len(warnings(caplog)) == 1

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from redis.exceptions import AuthenticationError
 
 from nacre.store import redis_link
 from nacre.store.redis_link import MAX_ASKED, PATIENCE, RedisLink
@@ -52,6 +53,7 @@ class Server:
     def __init__(self, answer_s: float = 0.0) -> None:
         self.answer_s = answer_s
         self.hangs = False
+        self.refuses = False
         self.asking = 0
         self.most_asking = 0
 
@@ -66,6 +68,8 @@ class Server:
             await asyncio.sleep(FOR_EVER_S if self.hangs else self.answer_s)
         finally:
             self.asking -= 1
+        if self.refuses:
+            raise AuthenticationError("WRONGPASS")
         return "answer"
 
     async def aclose(self) -> None:
@@ -218,3 +222,23 @@ def test_callers_that_go_away_leave_their_turns_to_others(link: RedisLink, serve
         assert (counters.failures, link.state) == (0, "closed")
 
     run(scenario)
+
+
+@pytest.mark.parametrize("answered_between", [False, True])
+def test_the_warning_gives_what_the_server_said_whatever_came_late(
+    link: RedisLink, server: Server, caplog: pytest.LogCaptureFixture, answered_between: bool
+) -> None:
+    async def scenario() -> None:
+        server.refuses = True
+        await asked(link)
+        server.refuses = False
+        if answered_between:
+            await asked(link)
+        server.hangs = True
+        for _ in range(5):
+            await asked(link)
+
+    run(scenario)
+    warned = [record.message for record in caplog.records]
+    assert len(warned) == 1
+    assert ("gives no answer" if answered_between else "refuses our password") in warned[0]

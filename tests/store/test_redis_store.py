@@ -20,7 +20,7 @@ from nacre.store.rows import PUBLIC, merged
 from nacre.store.sealing import Seal
 from nacre.store.store import PAGE_ROWS, SEED_ROWS
 from nacre.store.write_queue import FLUSH_KEYS, Coalesced
-from tests.store.redis_cases import FEW_BUCKETS, KEYS, OTHER, SPACE, all_rows, ngram, opened, raw
+from tests.store.redis_cases import FEW_BUCKETS, KEYS, OTHER, SPACE, a_crowd_reads_at_once, all_rows, ngram, opened, raw
 from tests.store.redis_server import RedisServer
 
 pytestmark = [
@@ -118,12 +118,7 @@ async def test_what_is_older_arrives_in_pages_however_full_the_buckets_are(redis
 
 
 async def test_a_crowd_of_sessions_reads_at_once(redis_server: RedisServer):
-    async with opened(redis_server.url) as writer, opened(redis_server.url) as reader:
-        await writer.put(SPACE, [ngram(number) for number in range(50)])
-        readings = await asyncio.gather(*(reader.seed(SPACE) for _ in range(32)))
-        assert [len(reading.rows) for reading in readings] == [50] * 32
-        assert (reader.counters.failures, reader.counters.skipped) == (0, 0)
-        assert reader.healthy
+    await a_crowd_reads_at_once(redis_server.url)
 
 
 async def test_a_reader_whose_place_was_trimmed_is_told_to_seed_again(redis_server: RedisServer):
