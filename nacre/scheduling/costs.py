@@ -4,12 +4,13 @@ Measured once on an idle machine (`points`), then followed while running. What c
 slows every pass alike (longer contexts, a slower clock), and what slows only the part that grows with the rows (a
 neighbour that computes on the same core while weights are read from memory as before, or our own drafter beside us).
 The first says little about which rows pay, the second decides it, and one pass cannot tell them apart: passes of
-different sizes do. Hence a Kalman filter of two states, both logarithms that walk at random:
+different sizes do. Hence a Kalman filter of two states, both logarithms that walk at random, the slope back to 0:
 
     V(rows) = exp(level) * (V0(fewest) + exp(slope) * (V0(rows) - V0(fewest)))
 
-Where all passes have one size, a change is put down to the slope first. If that was wrong, the rows it makes the
-scheduler leave out are what tells.
+While all passes have one size, a change of times is shared out by what usually changes, and the doubt grows that this
+was right. Who chooses rows can ask what holds at either end of the doubt (`seconds`): where that is another choice, one
+pass of it settles the question.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from nacre.errors import InvalidArgument
 #: Variances of logarithms: of one measurement, and of what a state changes from pass to pass. What they predict of the
 #: next pass is best about there, over 240 recorded generations, and hardly worse at half or twice as much.
 _NOISE, _LEVEL_WALK, _SLOPE_WALK = 0.08**2, 6e-4, 6e-3
+#: What is left of the slope after a pass that tells nothing of it.
+_SLOPE_KEPT = 0.995
 #: At the start: how sure the measurements of an idle machine are of a busy one.
 _LEVEL_VARIANCE, _SLOPE_VARIANCE = 0.05**2, 0.3**2
 #: No state becomes less certain than about this, and no measurement to be further from what was expected.
@@ -52,9 +55,11 @@ class PassCosts:
         self._level_variance, self._slope_variance = _LEVEL_VARIANCE, _SLOPE_VARIANCE
         self._covariance = 0.0
 
-    def seconds(self, rows: int) -> float:
-        """Expected duration of a pass of `rows` rows."""
-        return math.exp(self._level) * (self._idle[0] + math.exp(self._slope) * self._growth(rows))
+    def seconds(self, rows: int, doubt: float = 0.0) -> float:
+        """Expected duration of a pass of `rows` rows, if the slope is `doubt` standard deviations more than thought."""
+        deviation = math.sqrt(self._slope_variance)
+        level = self._level + doubt * self._covariance / deviation
+        return math.exp(level) * (self._idle[0] + math.exp(self._slope + doubt * deviation) * self._growth(rows))
 
     @property
     def points(self) -> list[tuple[int, float]]:
@@ -73,7 +78,7 @@ class PassCosts:
         to_slope = self._covariance + share * slope_variance
         whole = to_level + share * to_slope + _NOISE
         self._level += to_level / whole * surprise
-        self._slope += to_slope / whole * surprise
+        self._slope = _SLOPE_KEPT * (self._slope + to_slope / whole * surprise)
         self._level_variance = level_variance - to_level * to_level / whole
         self._slope_variance = slope_variance - to_slope * to_slope / whole
         self._covariance -= to_level * to_slope / whole

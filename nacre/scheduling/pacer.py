@@ -18,6 +18,8 @@ from nacre.tree import DraftTree
 _FOLLOW = 0.1
 #: A pause never takes more than this share of a pass.
 _LONGEST_PAUSE = 0.5
+#: In every so many passes rows are chosen at one end of what is doubted about their times, or at the other.
+_DOUBTED_EVERY, _DOUBT = 8, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +47,31 @@ class Pacer:
     _pause: tuple[Arrivals, float, float] | None = None  # whose it is, since when, how long at most
     _trials: dict[int, Trial] = field(default_factory=dict)  # by the magnitude of the load: one per power of two
     _tips: int = 0  # of the last pass
+    _shared: int = 0  # passes
 
     def share(self, trees: Sequence[DraftTree]) -> Shares:
         """Rows for each tree in the next pass; tips alone where guesses do not pay."""
         self._tips = tips = len(trees)
-        shares = share_rows(trees, self.costs, self.budget)
+        self._shared += 1
+        turn, rest = divmod(self._shared, _DOUBTED_EVERY)
+        doubt = 0.0 if rest else _DOUBT if turn % 2 else -_DOUBT
+        shares = share_rows(trees, self.costs, self.budget, doubt)
         trial = self._trial(tips)
         if trial is None:
             return shares
-        plain = Shares([1] * tips, float(tips), self.costs.seconds(tips))
+        plain = Shares([1] * tips, float(tips), self.costs.seconds(tips, doubt))
         if not trial.guesses:
             return plain
         trial.expect(shares.tokens / shares.seconds * plain.seconds / plain.tokens)
         return shares
 
     def offer(self, tips: int) -> int:
-        """Rows that each session could use: what drafters are told; 1 where no guesses are wanted."""
+        """Rows that each session could use: what drafters are told; 1 where no guesses are wanted.
+
+        At the hopeful end of what is doubted: without guesses nobody finds out.
+        """
         trial = self._trial(tips)
-        return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget)
+        return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget, -_DOUBT)
 
     def _trial(self, tips: int) -> Trial | None:
         if not self.trials or tips < FEWEST_TIPS:

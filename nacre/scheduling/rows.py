@@ -39,8 +39,11 @@ class Shares:
     seconds: float
 
 
-def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget) -> Shares:
-    """The rows that make the pass commit the most tokens per second: at least 1 each, at most `session_rows`."""
+def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget, doubt: float = 0.0) -> Shares:
+    """The rows that make the pass commit the most tokens per second: at least 1 each, at most `session_rows`.
+
+    `doubt` as in `PassCosts.seconds`.
+    """
     tips = len(trees)
     rows = [1] * tips
     streams = [tree.best_first() for tree in trees]
@@ -55,7 +58,7 @@ def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget) 
         offer(index)
     taken: list[int] = []
     tokens = best_tokens = float(tips)
-    seconds = best_seconds = costs.seconds(tips)
+    seconds = best_seconds = costs.seconds(tips, doubt)
     best_count = 0
     while heap and tips + len(taken) < budget.pass_rows:
         negative, index = heapq.heappop(heap)
@@ -64,7 +67,7 @@ def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget) 
         rows[index] += 1
         taken.append(index)
         tokens -= negative
-        seconds = costs.seconds(tips + len(taken))
+        seconds = costs.seconds(tips + len(taken), doubt)
         # Times grow in steps, so a later row may pay where the next one does not: look at every count.
         if tokens * best_seconds > best_tokens * seconds:
             best_tokens, best_seconds, best_count = tokens, seconds, len(taken)
@@ -74,9 +77,9 @@ def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget) 
     return Shares(rows, best_tokens, best_seconds)
 
 
-def row_offer(tips: int, costs: PassCosts, budget: RowBudget) -> int:
+def row_offer(tips: int, costs: PassCosts, budget: RowBudget, doubt: float = 0.0) -> int:
     """Rows that each of `tips` sessions could use if all its guesses were sure: what drafters are told to aim at."""
     most = max(1, min(budget.session_rows, budget.pass_rows // max(1, tips)))
-    speeds = [tips * rows / costs.seconds(tips * rows) for rows in range(1, most + 1)]
+    speeds = [tips * rows / costs.seconds(tips * rows, doubt) for rows in range(1, most + 1)]
     enough = _NEARLY * max(speeds)
     return next(rows for rows, speed in enumerate(speeds, start=1) if speed >= enough)
