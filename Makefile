@@ -22,7 +22,7 @@ demo: $(READY)   ## three real services, one prompt, exactly the target's text, 
 	$(BIN)/nacre demo
 
 test: $(READY)   ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: $(READY)  ## lint, formatting, types
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ from nacre.drafting.proposer import DraftContext, Guess, ProposerTraits
 from nacre.drafting.puct import ROLLOUT
 from nacre.drafting.row_trees import RowTrees
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, unpacked
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import RememberingProposer, Tail
 from nacre.errors import InvalidArgument
 
 _GREATEST_SCORE = 3.0
@@ -99,35 +99,28 @@ class TrigramTable:
         self._rows.write(slot, [t for t, _ in best], [max(1, w) for _, w in best])
 
 
-class _FollowsTrigrams(TailProposer):
+class _FollowsTrigrams(RememberingProposer[TrigramTable]):
     """Feeds the table with every committed trigram, those of the prompt included."""
 
     def __init__(self, table: TrigramTable | None, rows: int) -> None:
-        super().__init__(2)
-        self._table = TrigramTable() if table is None else table
-        self._trees = self._table.trees()
+        super().__init__(2, TrigramTable() if table is None else table)
         self._rows = checked_rows(rows)
 
-    @property
-    def size_bytes(self) -> int:
-        return self._table.size_bytes
-
-    def shrink(self) -> None:
-        self._table = self._table.halved()
-        self._trees = self._table.trees()
+    def _follow(self) -> None:
+        self._trees = self.memory.trees()
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
-        self._table.learn(context.tokens)
+        self.memory.learn(context.tokens)
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
-        self._table.learn((*self._tails[session].tokens, *tokens))
+        self.memory.learn((*self._tails[session].tokens, *tokens))
         super().committed(session, tokens, trunk)
 
     def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        self._table.merge(rows)
+        self.memory.merge(rows)
         for output in outputs:
-            self._table.learn(output)
+            self.memory.learn(output)
 
 
 class AdedGrowthProposer(_FollowsTrigrams):

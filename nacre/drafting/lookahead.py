@@ -10,13 +10,10 @@ weighing twice an older one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nacre.drafting.growth import checked_rows, grow_phrases
-from nacre.drafting.phrases import PhrasePool
+from nacre.drafting.phrases import PhrasePool, PhraseProposer
 from nacre.drafting.proposer import DraftContext, Guess, ProposerTraits
-from nacre.drafting.rows import Row
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import Tail
 
 NGRAM = 5
 PER_TOKEN = 7
@@ -27,39 +24,22 @@ def lookahead_pool(*, ngram: int = NGRAM, per_token: int = PER_TOKEN, keys: int 
     return PhrasePool(1, per_key=per_token, shortest=ngram - 1, longest=ngram - 1, keys=keys)
 
 
-class LookaheadProposer(TailProposer):
+class LookaheadProposer(PhraseProposer):
     """`pool` is shared by the sessions of one tenant; None: the proposer has its own."""
 
     def __init__(self, pool: PhrasePool | None = None, *, rows: int = 32) -> None:
-        self._pool = lookahead_pool() if pool is None else pool
-        super().__init__(self._pool.longest + 1)
+        super().__init__(lookahead_pool() if pool is None else pool)
         self._rows = checked_rows(rows)
 
     @property
-    def size_bytes(self) -> int:
-        return self._pool.size_bytes
-
-    def shrink(self) -> None:
-        self._pool = self._pool.halved()
-
-    @property
     def traits(self) -> ProposerTraits:
-        return ProposerTraits(name="lookahead", shape="tree", batch=1, reach=self._pool.longest, teachable=True)
+        return ProposerTraits(name="lookahead", shape="tree", batch=1, reach=self.memory.longest, teachable=True)
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
-        self._pool.learn(context.tokens)
-
-    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
-        before = self._tails[session].tokens
-        self._pool.learn((*before, *tokens), len(before) + 1)
-        super().committed(session, tokens, trunk)
-
-    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        for output in outputs:
-            self._pool.learn(output)
+        self.memory.learn(context.tokens)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        found = self._pool.get(last[-1:], PER_TOKEN)
+        found = self.memory.get(last[-1:], PER_TOKEN)
         phrases = [(phrase, 0.5**age) for age, (phrase, _) in enumerate(found)]
         return grow_phrases(phrases, self._rows, unseen=0.8)

@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nacre.drafting.growth import checked_rows, grow_phrases
-from nacre.drafting.phrases import PhrasePool, PhraseRow
+from nacre.drafting.phrases import PhrasePool, PhraseProposer, PhraseRow
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, ProposerTraits
-from nacre.drafting.rows import Row
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import Tail
 
 PHRASE = 6
 PER_TOKEN = 20
@@ -54,43 +53,26 @@ def harvest(observations: Sequence[Observation], length: int) -> list[tuple[tupl
     return found
 
 
-class OuroborosProposer(TailProposer):
+class OuroborosProposer(PhraseProposer):
     """`pool` is shared by the sessions of one tenant; None: the proposer has its own."""
 
     def __init__(self, pool: PhrasePool | None = None, *, rows: int = 32, newest: int = NEWEST) -> None:
-        self._pool = ouroboros_pool() if pool is None else pool
-        super().__init__(self._pool.longest + 1)
+        super().__init__(ouroboros_pool() if pool is None else pool)
         self._rows = checked_rows(rows)
         self._newest = newest
         #: By session, in order: what it proposed and has not heard of since.
         self._tried: dict[int, dict[PhraseRow, None]] = {}
 
     @property
-    def size_bytes(self) -> int:
-        return self._pool.size_bytes
-
-    def shrink(self) -> None:
-        self._pool = self._pool.halved()
-
-    @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(
-            name="ouroboros", shape="tree", batch=1, reach=self._pool.longest, learns=True, teachable=True
+            name="ouroboros", shape="tree", batch=1, reach=self.memory.longest, learns=True, teachable=True
         )
 
     def open(self, session: int, context: DraftContext) -> None:
         super().open(session, context)
         self._tried[session] = {}
-        self._pool.learn(context.tokens[context.prompt_length :])
-
-    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
-        before = self._tails[session].tokens
-        self._pool.learn((*before, *tokens), len(before) + 1)
-        super().committed(session, tokens, trunk)
-
-    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        for output in outputs:
-            self._pool.learn(output)
+        self.memory.learn(context.tokens[context.prompt_length :])
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         said = {seen.context[-2:]: seen.tokens[0] for seen in observations if seen.tokens}
@@ -102,9 +84,9 @@ class OuroborosProposer(TailProposer):
             if heard:  # else the pass that tries it is yet to be told
                 del tried[key, phrase]
             if not all(heard):
-                self._pool.drop(key, phrase)
-        for key, phrase in harvest(observations, self._pool.longest):
-            self._pool.add(key, phrase)
+                self.memory.drop(key, phrase)
+        for key, phrase in harvest(observations, self.memory.longest):
+            self.memory.add(key, phrase)
 
     def close(self, session: int) -> None:
         super().close(session)
@@ -114,7 +96,7 @@ class OuroborosProposer(TailProposer):
         for item in wanted:
             tried = self._tried[item.session]
             key = (item.path_tokens or self._tails[item.session].tokens)[-1:]
-            for phrase, _ in self._pool.get(key, self._newest):
+            for phrase, _ in self.memory.get(key, self._newest):
                 tried.pop((key, phrase), None)
                 tried[key, phrase] = None
             for oldest in list(tried)[:-_MOST_TRIED]:
@@ -122,5 +104,5 @@ class OuroborosProposer(TailProposer):
         return super().propose(wanted)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        found = self._pool.get(last[-1:], self._newest)
+        found = self.memory.get(last[-1:], self._newest)
         return grow_phrases([(phrase, 0.7**age) for age, (phrase, _) in enumerate(found)], self._rows)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from nacre.drafting.rows import Row
+from nacre.drafting.tail import RememberingProposer
 from nacre.errors import InvalidArgument
 
 #: (key tokens, phrase tokens)
@@ -106,6 +108,22 @@ class PhrasePool:
     def export(self) -> list[PhraseRow]:
         """All phrases, the newest last."""
         return [(key, phrase) for key, held in self._phrases.items() for phrase in held]
+
+
+class PhraseProposer(RememberingProposer[PhrasePool]):
+    """Base of those that keep the phrases of committed text, and of what a store knows."""
+
+    def __init__(self, pool: PhrasePool) -> None:
+        super().__init__(pool.longest + 1, pool)
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        before = self._tails[session].tokens
+        self.memory.learn((*before, *tokens), len(before) + 1)
+        super().committed(session, tokens, trunk)
+
+    def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
+        for output in outputs:
+            self.memory.learn(output)
 
 
 def _size_bytes(phrase: tuple[int, ...]) -> int:

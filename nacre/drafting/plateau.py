@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from nacre.drafting.growth import checked_rows, grow_phrases
 from nacre.drafting.phrases import PhrasePool
 from nacre.drafting.proposer import DraftContext, Guess, Observation, ProposerTraits
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import RememberingProposer, Tail
 
 SHORTEST = 3
 LONGEST = 16
@@ -42,21 +42,13 @@ class _Run:
     tokens: tuple[int, ...] = ()
 
 
-class PlateauProposer(TailProposer):
+class PlateauProposer(RememberingProposer[PhrasePool]):
     """`pool` is shared by the sessions of one tenant; None: the proposer has its own."""
 
     def __init__(self, pool: PhrasePool | None = None, *, rows: int = 32) -> None:
-        super().__init__(KEY_TOKENS)
-        self._pool = chunk_pool() if pool is None else pool
+        super().__init__(KEY_TOKENS, chunk_pool() if pool is None else pool)
         self._rows = checked_rows(rows)
         self._runs: dict[int, _Run] = {}
-
-    @property
-    def size_bytes(self) -> int:
-        return self._pool.size_bytes
-
-    def shrink(self) -> None:
-        self._pool = self._pool.halved()
 
     @property
     def traits(self) -> ProposerTraits:
@@ -88,10 +80,10 @@ class PlateauProposer(TailProposer):
             self._end(run, came=(*run.key, *run.tokens)[-KEY_TOKENS:] == tail.tokens)
 
     def _end(self, run: _Run, *, came: bool) -> None:
-        self._pool.add(run.key, run.tokens if came else run.tokens[:-1])  # ignores what is too short
+        self.memory.add(run.key, run.tokens if came else run.tokens[:-1])  # ignores what is too short
         run.key = run.tokens = ()
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
-        chunks = self._pool.get(last, PER_KEY)
+        chunks = self.memory.get(last, PER_KEY)
         # One sighting: 7 / (7 + 3).
         return grow_phrases([(chunk, float(count)) for chunk, count in chunks], self._rows, unseen=3 / 7)

@@ -20,7 +20,7 @@ from nacre.drafting.ngram_rows import key_of
 from nacre.drafting.proposer import TIP, Guess, Observation, ProposerTraits
 from nacre.drafting.row_trees import sharpening
 from nacre.drafting.rows import Row
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import RememberingProposer, Tail
 
 #: Children of the template's nodes, by the ranks that lead there; nodes not named have none.
 _CHILDREN = (
@@ -52,25 +52,17 @@ TEMPLATE = _template()
 _DEPTH = len(_CHILDREN)
 
 
-class _Recycles(TailProposer):
+class _Recycles(RememberingProposer[AdjacencyTable]):
     """Keeps what the target said. `table` is shared by the sessions of one tenant; None: the proposer has its own."""
 
     def __init__(self, table: AdjacencyTable | None) -> None:
-        super().__init__(1)
-        self._table = AdjacencyTable() if table is None else table
-
-    @property
-    def size_bytes(self) -> int:
-        return self._table.size_bytes
-
-    def shrink(self) -> None:
-        self._table = self._table.halved()
+        super().__init__(1, AdjacencyTable() if table is None else table)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
-        self._table.learn(observations)
+        self.memory.learn(observations)
 
     def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        self._table.merge(rows)
+        self.memory.merge(rows)
 
 
 class RecyclingProposer(_Recycles):
@@ -88,12 +80,12 @@ class RecyclingProposer(_Recycles):
         guesses: list[Guess] = []
         placed: list[int] = []  # the guess of each node of the template, TIP where its row is too short
         power = sharpening(tail.context.params.temperature)
-        children: dict[int, Children] = {TIP: self._table.children(last[-1], power)}
+        children: dict[int, Children] = {TIP: self.memory.children(last[-1], power)}
         for parent, rank in self._nodes:
             above = placed[parent] if parent != TIP else TIP
             row = children.get(above)
             if row is None:
-                row = children[above] = self._table.children(guesses[above].token, power)
+                row = children[above] = self.memory.children(guesses[above].token, power)
             if (parent != TIP and above == TIP) or rank >= len(row):
                 placed.append(TIP)
                 continue
@@ -107,13 +99,8 @@ class RecyclingGrowthProposer(_Recycles):
 
     def __init__(self, table: AdjacencyTable | None = None, *, rows: int = 32, depth: int = 12) -> None:
         super().__init__(table)
-        self._follow()
         self._rows = checked_rows(rows)
         self._depth = depth
-
-    def shrink(self) -> None:
-        super().shrink()
-        self._follow()
 
     @property
     def traits(self) -> ProposerTraits:
@@ -123,9 +110,9 @@ class RecyclingGrowthProposer(_Recycles):
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         power = sharpening(tail.context.params.temperature)
-        if self._trees_bytes != self._table.size_bytes:  # the table has grown
+        if self._trees_bytes != self.memory.size_bytes:  # the table has grown
             self._follow()
         return self._trees.grow(key_of(last), self._rows, self._depth, power=power)
 
     def _follow(self) -> None:
-        self._trees, self._trees_bytes = self._table.trees(), self._table.size_bytes
+        self._trees, self._trees_bytes = self.memory.trees(), self.memory.size_bytes

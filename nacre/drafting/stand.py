@@ -24,7 +24,7 @@ from nacre.drafting.ngram_rows import DEFAULT_NGRAMS, LONGEST_CONTEXT, MOST_TOKE
 from nacre.drafting.proposer import Guess, Observation, ProposerTraits
 from nacre.drafting.row_trees import Race, RowTrees, sharpening
 from nacre.drafting.rows import ONE, ROW_WIDTH, Row, unpacked, weights_of
-from nacre.drafting.tail import Tail, TailProposer
+from nacre.drafting.tail import RememberingProposer, Tail
 from nacre.errors import InvalidArgument
 
 _MOST_AVERAGED = 8
@@ -102,7 +102,7 @@ class StandTable:
         self._rows.write(slot, [token for token, _ in best], weights_of([chance for _, chance in best]))
 
 
-class StandProposer(TailProposer):
+class StandProposer(RememberingProposer[StandTable]):
     """Trees drawn from the rows. `table` is shared by the sessions of one tenant; None: the proposer has its own."""
 
     def __init__(
@@ -115,30 +115,23 @@ class StandProposer(TailProposer):
     ) -> None:
         if not race_temperature > 0:
             raise InvalidArgument(f"race_temperature is {race_temperature}; it must be greater than 0")
-        super().__init__(LONGEST_CONTEXT)
-        self._table = StandTable() if table is None else table
-        self._trees = self._table.trees()
+        super().__init__(LONGEST_CONTEXT, StandTable() if table is None else table)
         self._rows = checked_rows(rows)
         self._depth = depth
         self._race_temperature = race_temperature
 
-    @property
-    def size_bytes(self) -> int:
-        return self._table.size_bytes
-
-    def shrink(self) -> None:
-        self._table = self._table.halved()
-        self._trees = self._table.trees()
+    def _follow(self) -> None:
+        self._trees = self.memory.trees()
 
     @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(name="stand", shape="tree", batch=1, reach=self._depth, learns=True, teachable=True)
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
-        self._table.learn(observations)
+        self.memory.learn(observations)
 
     def taught(self, rows: Sequence[Row], outputs: Sequence[tuple[int, ...]]) -> None:
-        self._table.merge(rows)
+        self.memory.merge(rows)
 
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         noise_key, params = tail.context.key, tail.context.params

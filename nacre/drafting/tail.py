@@ -1,13 +1,15 @@
 """What most proposers keep of a session: its last tokens.
 
 Rule: a guess below a node depends on the last few tokens before it, committed or guessed, and on nothing else of the
-session. `TailProposer` follows the sessions; a method says what it guesses after such a tail.
+session. `TailProposer` follows the sessions; a method says what it guesses after such a tail. `RememberingProposer` has
+a memory beside them, which outlives them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation
 
@@ -53,3 +55,37 @@ class TailProposer:
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         """Guesses after `last`; the first of them guess the token at `position`."""
         raise NotImplementedError
+
+
+class Memory(Protocol):
+    """What a method has learned from all sessions."""
+
+    @property
+    def size_bytes(self) -> int:
+        """At most so much."""
+
+    def halved(self) -> Self:
+        """An empty one with half the room."""
+
+
+M = TypeVar("M", bound=Memory)
+
+
+class RememberingProposer(TailProposer, Generic[M]):
+    """Base of those that learn. `memory` may be shared by the sessions of one tenant."""
+
+    def __init__(self, most: int, memory: M) -> None:
+        super().__init__(most)
+        self.memory = memory
+        self._follow()
+
+    @property
+    def size_bytes(self) -> int:
+        return self.memory.size_bytes
+
+    def shrink(self) -> None:
+        self.memory = self.memory.halved()
+        self._follow()
+
+    def _follow(self) -> None:
+        """The memory is another: methods that derive something from it override this."""

@@ -194,7 +194,7 @@ def filled(name: str) -> Remembering:
     elif isinstance(proposer, RecyclingProposer | RecyclingGrowthProposer):
         proposer.taught([(((1 << 18) - 1,), ((1, 255),))], ())
     elif isinstance(proposer, LookaheadProposer | OuroborosProposer | PlateauProposer):
-        pool = proposer._pool
+        pool = proposer.memory
         for key in range(pool._most_keys):
             for phrase in range(pool._per_key):
                 pool.add((key,) * pool.key_tokens, tuple(range(phrase, phrase + pool.longest)))
