@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections import OrderedDict
 from collections.abc import Collection
+from itertools import islice
 
 import grpc
 
@@ -55,6 +57,7 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
     async def GetDrafter(
         self, request: drafter_pb2.GetDrafterRequest, context: grpc.aio.ServicerContext
     ) -> drafter_pb2.GetDrafterResponse:
+        now, latest = time.perf_counter(), self._worker.latest
         return drafter_pb2.GetDrafterResponse(
             handshake=self._handshake,
             method=self._method,
@@ -64,6 +67,14 @@ class DrafterServicer(drafter_pb2_grpc.DrafterServicer):
             busy_ms=self._worker.totals.busy_s * 1e3,
             draft=self._draft_name,
             propose_ms=self._worker.totals.propose_s * 1e3,
+            latest_steps=(
+                drafter_pb2.DraftStep(
+                    ago_ms=(now - step.began_s) * 1e3,
+                    took_ms=(step.ended_s - step.began_s) * 1e3,
+                    guesses=step.guesses,
+                )
+                for step in islice(latest, max(0, len(latest) - request.latest_steps), None)
+            ),
         )
 
     async def Attach(

@@ -49,6 +49,7 @@ class Told:
     commits: list[Commit] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     passages: list[Passage] = field(default_factory=list)
+    draft_steps: list[Step] = field(default_factory=list)
     fingerprint: str = ""
     drafter_admitted_s: float | None = None
     extra: dict[str, float] = field(default_factory=dict)  # what only one kind of baseline tells
@@ -67,6 +68,15 @@ class Commit:
     rows: int
     verify_ms: float
     queue_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A drafter's step, as the drafter says."""
+
+    began_s: float
+    ended_s: float
+    guesses: int
 
 
 async def generate(

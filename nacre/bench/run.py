@@ -169,7 +169,7 @@ class Bench:
                 temperature=temperature,
                 seed=self._seed(0, 1),
                 rtt_ms=rtt_ms,
-                keep_passages=True,
+                closely=True,
             )
             self.results.keep(name, [span.as_dict() for span in timeline(told, rtt_ms)])
 

@@ -12,9 +12,10 @@ from typing import Any
 from nacre.bench.baselines import Baseline
 from nacre.bench.given import write_corpus
 from nacre.bench.jobs import Jobs
-from nacre.bench.one_session import Asked, Commit, Told, generate
+from nacre.bench.one_session import Asked, Commit, Step, Told, generate
 from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, Served, busy_ms, until_idle
 from nacre.drafting import method_names, needs_model, proposer_class
+from nacre.runtime.draft_worker import LATEST_STEPS
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
@@ -54,14 +55,15 @@ class Runners:
         seed: int,
         rtt_ms: float = 0.0,
         settings: Mapping[str, Any] | None = None,
-        keep_passages: bool = False,
+        closely: bool = False,
         read_before: bool = False,
         tenant: str = "",
         prediction: tuple[int, ...] = (),
     ) -> Told:
         """Raises NacreError. With `read_before` the verifier may know the prompt from another such call.
 
-        A `tenant` given is shared with other calls that give it; else each has one of its own.
+        A `tenant` given is shared with other calls that give it; else each has one of its own. With `closely` it is
+        told when wire and drafter did what.
         """
         self._calls += 1
         tenant = tenant or ("read-before" if read_before else f"bench-{self._calls}")
@@ -78,9 +80,11 @@ class Runners:
                 wire = await self.rig.wire(address, rtt_ms)
                 pid = self.rig.pid_at(drafter) if drafter is not None else None
                 before, busy = await self._drafted(drafter), busy_ms(pid)
-                told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=keep_passages)
+                told = await generate(self.rig, asked, wire, served, drafter=drafter, keep_passages=closely)
                 _count_busy(told, pid, busy)
                 told.counts |= {name: total - before[name] for name, total in (await self._drafted(drafter)).items()}
+                if closely and drafter is not None:
+                    told.draft_steps = await self._latest_steps(drafter)
         await until_idle()
         return told
 
@@ -148,6 +152,15 @@ class Runners:
         stub: Any = drafter_pb2_grpc.DrafterStub(self.rig.channel(drafter))
         now = await stub.GetDrafter(drafter_pb2.GetDrafterRequest())
         return {"draft_steps": now.steps, "draft_ms": now.busy_ms, "propose_ms": now.propose_ms}
+
+    async def _latest_steps(self, drafter: str) -> list[Step]:
+        stub: Any = drafter_pb2_grpc.DrafterStub(self.rig.channel(drafter))
+        answer = await stub.GetDrafter(drafter_pb2.GetDrafterRequest(latest_steps=LATEST_STEPS))
+        now = asyncio.get_running_loop().time()
+        return [
+            Step(now - step.ago_ms / 1e3, now - (step.ago_ms - step.took_ms) / 1e3, step.guesses)
+            for step in answer.latest_steps
+        ]
 
     async def yardsticks(self) -> Jobs:
         """transformers, on the verifier's core: it idles while they run."""

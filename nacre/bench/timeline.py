@@ -1,9 +1,8 @@
 """What happened when in one generation: lanes of drafter, wire and verifier, read from the rig's own observations.
 
-The wire's times are the proxy's; a pass is placed before the message that brought its tokens, as long as the verifier
-says it took. A drafter tells how many steps it took and how long they were together, not when each one was: its lane
-marks when drafts left it, where their bytes enter the wire. Without a wire (RTT 0) both lanes stay empty. All in
-milliseconds from the request.
+The wire's times are the proxy's, and without a wire (RTT 0) its lanes stay empty. A pass is placed before the message
+that brought its tokens, as long as the verifier says it took. A drafter tells when its steps were; those before the
+request are left out. All in milliseconds from the request.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LANES = ("client", "verifier", "wire down", "wire up", "drafter")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Something in a lane, from when to when; `size` is rows, tokens or bytes, as the lane has it."""
+    """Something in a lane, from when to when; `size` is rows, tokens, bytes or guesses, as the lane has it."""
 
     lane: str
     begin_ms: float
@@ -41,18 +40,11 @@ def timeline(told: Told, rtt_ms: float) -> list[Span]:
         end = ms(commit.arrived_s) - rtt_ms / 2
         spans.append(Span("verifier", end - commit.verify_ms, end, commit.rows))
         spans.append(Span("client", ms(commit.arrived_s), ms(commit.arrived_s), commit.tokens))
-    connections = {passage.connection for passage in told.passages}
-    # The client's own connection carries the prompt up; whatever else goes up are drafts.
-    owner = max(
-        connections,
-        key=lambda number: max((p.size_bytes for p in told.passages if p.up and p.connection == number), default=0),
-        default=None,
-    )
+    steps = [step for step in told.draft_steps if step.began_s >= told.started_s]
+    spans.extend(Span("drafter", ms(step.began_s), ms(step.ended_s), step.guesses) for step in steps)
     for passage in told.passages:
         lane = "wire up" if passage.up else "wire down"
         spans.append(Span(lane, ms(passage.entered_s), ms(passage.due_s), passage.size_bytes))
-        if passage.up and passage.connection != owner:
-            spans.append(Span("drafter", ms(passage.entered_s), ms(passage.entered_s), passage.size_bytes))
     return sorted(spans, key=lambda span: (span.begin_ms, span.lane))
 
 

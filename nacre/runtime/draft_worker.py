@@ -16,6 +16,7 @@ import contextlib
 import heapq
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ Send = Callable[[Draft], None]
 COALESCE_S = 0.02
 #: A step shorter than this is not worth the way to another thread and back.
 INLINE_S = 0.003
+#: Steps that are remembered with their times.
+LATEST_STEPS = 1024
 
 
 @dataclass(slots=True)
@@ -56,6 +59,15 @@ class DraftTotals:
     sent: int = 0
     right: int = 0
     lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TakenStep:
+    """When a step was, on the clock of `time.perf_counter`, and how many nodes it guessed."""
+
+    began_s: float
+    ended_s: float
+    guesses: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,7 @@ class DraftWorker:
         self, proposer: Proposer, limits: DrafterLimits, *, max_sessions: int = 32, batch_nodes: int = 4
     ) -> None:
         self.totals = DraftTotals()
+        self.latest: deque[TakenStep] = deque(maxlen=LATEST_STEPS)
         self.max_sessions = max_sessions
         self._proposer = proposer
         self._limits = limits
@@ -231,8 +244,10 @@ class DraftWorker:
                 for number, error in failures.items():
                     self._fail(number, error)
                 self._apply(step, guesses)
+                ended = time.perf_counter()
+                self.latest.append(TakenStep(began, ended, sum(map(len, guesses))))
                 if not (step.opening or step.learning):
-                    self.totals.busy_s += time.perf_counter() - began
+                    self.totals.busy_s += ended - began
         finally:
             self._thread.shutdown(wait=True)
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from nacre.v1 import session_pb2 as nacre_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nacre/v1/drafter.proto\x12\x08nacre.v1\x1a\x16nacre/v1/session.proto\"9\n\rAttachRequest\x12\x18\n\x10verifier_address\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"5\n\x0e\x41ttachResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\"\x13\n\x11GetDrafterRequest\"\xb7\x01\n\x12GetDrafterResponse\x12&\n\thandshake\x18\x01 \x01(\x0b\x32\x13.nacre.v1.Handshake\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0f\n\x07\x62usy_ms\x18\x06 \x01(\x01\x12\r\n\x05\x64raft\x18\x07 \x01(\t\x12\x12\n\npropose_ms\x18\x08 \x01(\x01\x32\x8f\x01\n\x07\x44rafter\x12;\n\x06\x41ttach\x12\x17.nacre.v1.AttachRequest\x1a\x18.nacre.v1.AttachResponse\x12G\n\nGetDrafter\x12\x1b.nacre.v1.GetDrafterRequest\x1a\x1c.nacre.v1.GetDrafterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16nacre/v1/drafter.proto\x12\x08nacre.v1\x1a\x16nacre/v1/session.proto\"9\n\rAttachRequest\x12\x18\n\x10verifier_address\x18\x01 \x01(\t\x12\x0e\n\x06ticket\x18\x02 \x01(\t\"5\n\x0e\x41ttachResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\r\")\n\x11GetDrafterRequest\x12\x14\n\x0clatest_steps\x18\x01 \x01(\r\"=\n\tDraftStep\x12\x0e\n\x06\x61go_ms\x18\x01 \x01(\x01\x12\x0f\n\x07took_ms\x18\x02 \x01(\x01\x12\x0f\n\x07guesses\x18\x03 \x01(\r\"\xe2\x01\n\x12GetDrafterResponse\x12&\n\thandshake\x18\x01 \x01(\x0b\x32\x13.nacre.v1.Handshake\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x10\n\x08sessions\x18\x03 \x01(\r\x12\x14\n\x0cmax_sessions\x18\x04 \x01(\r\x12\r\n\x05steps\x18\x05 \x01(\x04\x12\x0f\n\x07\x62usy_ms\x18\x06 \x01(\x01\x12\r\n\x05\x64raft\x18\x07 \x01(\t\x12\x12\n\npropose_ms\x18\x08 \x01(\x01\x12)\n\x0clatest_steps\x18\t \x03(\x0b\x32\x13.nacre.v1.DraftStep2\x8f\x01\n\x07\x44rafter\x12;\n\x06\x41ttach\x12\x17.nacre.v1.AttachRequest\x1a\x18.nacre.v1.AttachResponse\x12G\n\nGetDrafter\x12\x1b.nacre.v1.GetDrafterRequest\x1a\x1c.nacre.v1.GetDrafterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHRESPONSE']._serialized_start=119
   _globals['_ATTACHRESPONSE']._serialized_end=172
   _globals['_GETDRAFTERREQUEST']._serialized_start=174
-  _globals['_GETDRAFTERREQUEST']._serialized_end=193
-  _globals['_GETDRAFTERRESPONSE']._serialized_start=196
-  _globals['_GETDRAFTERRESPONSE']._serialized_end=379
-  _globals['_DRAFTER']._serialized_start=382
-  _globals['_DRAFTER']._serialized_end=525
+  _globals['_GETDRAFTERREQUEST']._serialized_end=215
+  _globals['_DRAFTSTEP']._serialized_start=217
+  _globals['_DRAFTSTEP']._serialized_end=278
+  _globals['_GETDRAFTERRESPONSE']._serialized_start=281
+  _globals['_GETDRAFTERRESPONSE']._serialized_end=507
+  _globals['_DRAFTER']._serialized_start=510
+  _globals['_DRAFTER']._serialized_end=653
 # @@protoc_insertion_point(module_scope)

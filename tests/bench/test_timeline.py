@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.bench.one_session import Commit, Told
+from nacre.bench.one_session import Commit, Step, Told
 from nacre.bench.plots import plot
 from nacre.bench.timeline import LANES, telling, timeline
 from nacre.runtime.delay_proxy import Passage
@@ -20,6 +20,7 @@ TOLD = Told(
         Passage(2, up=True, entered_s=10.040, due_s=10.065, size_bytes=40),  # a draft
         Passage(1, up=False, entered_s=10.075, due_s=10.100, size_bytes=50),
     ],
+    draft_steps=[Step(9.9, 9.95, 3), Step(10.030, 10.039, 4)],
 )
 
 
@@ -29,13 +30,14 @@ def test_a_pass_lies_before_the_message_that_brought_its_tokens() -> None:
     verifier = spans["verifier"]
     assert (verifier.begin_ms, verifier.end_ms, verifier.size) == pytest.approx((45.0, 75.0, 4))
     assert spans["client"].begin_ms == pytest.approx(100.0)
-    # What another connection than the prompt's sends up is a draft.
-    assert (spans["drafter"].begin_ms, spans["drafter"].size) == pytest.approx((40.0, 40))
+    drafter = spans["drafter"]
+    assert (drafter.begin_ms, drafter.end_ms, drafter.size) == pytest.approx((30.0, 39.0, 4))
+    assert sum(span.lane == "drafter" for span in timeline(TOLD, rtt_ms=50.0)) == 1, "one was of another request"
 
 
-def test_without_a_wire_there_are_still_passes() -> None:
-    bare = Told(started_s=10.0, commits=TOLD.commits)
-    assert {span.lane for span in timeline(bare, rtt_ms=0.0)} == {"verifier", "client"}
+def test_without_a_wire_there_are_still_passes_and_steps() -> None:
+    bare = Told(started_s=10.0, commits=TOLD.commits, draft_steps=TOLD.draft_steps)
+    assert {span.lane for span in timeline(bare, rtt_ms=0.0)} == {"verifier", "client", "drafter"}
 
 
 def test_the_timeline_that_is_shown_has_a_wire() -> None:

@@ -49,6 +49,9 @@ async def test_commits_name_drafters_by_the_number_they_were_told(running: Servi
         while told[0] not in named and (event := await owner.read()) is not grpc.aio.EOF:
             if event.WhichOneof("body") == "commit":
                 named.update(event.commit.guessed_by)
+        async with grpc.aio.insecure_channel(address(running.drafters[0])) as way:
+            asked = drafter_pb2.GetDrafterRequest(latest_steps=3)
+            steps = (await drafter_pb2_grpc.DrafterStub(way).GetDrafter(asked)).latest_steps
         owner.cancel()
     assert 0 < told[0] < told[1]
     assert opened.ordinal == 0, "an owner has none"
@@ -56,6 +59,11 @@ async def test_commits_name_drafters_by_the_number_they_were_told(running: Servi
     assert drafts[0]
     assert "/" not in drafts[0]
     assert drafts[1] == ""
+    assert 1 <= len(steps) <= 3
+    assert any(step.guesses for step in steps)
+    ended = [step.took_ms - step.ago_ms for step in steps]
+    assert ended == sorted(ended)
+    assert ended[-1] <= 0
 
 
 async def test_among_several_kinds_the_gateway_chooses_and_the_text_stays(running: Services) -> None:
