@@ -4,6 +4,7 @@ Slow, hung, gone, restarted, full, of another version, behind another password o
 with a reason. Five failures in a row open the breaker; while it is open nobody waits at all, and one probe a second
 finds out when it is over. An episode, from the opening to the first success, is one warning and one line at its end.
 The warning gives what the server said last, if it said anything: silence and lost connections do not hide a refusal.
+If it says why only later in the episode, that is one more warning.
 
 At most eight questions are asked at once. Others wait for their turn, for half of their timeout at most: the other half
 is for the answer, else a crowd would ask only what is too late to be answered. Rule: who had no turn is no failure of
@@ -75,6 +76,7 @@ class RedisLink:
         self._known_good = False
         self._episode_s: float | None = None
         self._said: str | None = None  # by the server itself, since it last answered as it should
+        self._warned: str | None = None  # of what was said, in this episode
         self._writes_refused_s: float | None = None
 
     @property
@@ -174,7 +176,7 @@ class RedisLink:
     def _succeeded(self) -> None:
         self._answers += 1
         self._known_good = True
-        self._said = None
+        self._said = self._warned = None
         self._breaker.succeeded()
         if self._episode_s is not None:
             logger.info("the store at %s is back after %.1f s", self.shown, time.monotonic() - self._episode_s)
@@ -187,14 +189,20 @@ class RedisLink:
         self._counters.failures += 1
         self._known_good = False
         self._breaker.failed(time.monotonic())
-        if self._breaker.state == "open" and self._episode_s is None:
+        if self._breaker.state != "open":
+            return
+        if self._episode_s is None:
             self._episode_s = time.monotonic()
             self._counters.episodes += 1
+            self._warned = self._said
             logger.warning(
                 "the store at %s %s; going on without it, which costs speed only, until it is back",
                 self.shown,
                 self._said or reason,
             )
+        elif self._said is not None and self._warned is None:
+            self._warned = self._said
+            logger.warning("the store at %s %s; that is what keeps us from it", self.shown, self._said)
 
     def _refused(self, reason: str) -> None:
         self._counters.full += 1

@@ -1,7 +1,8 @@
 """Whatever becomes of the Redis that services share, they write the same text, say so once and find back alone.
 
 One stack of services, with the settings they have when nobody sets any, is there for all losses. Nothing is timed: what
-is waited for are conditions, and while Redis is away no service can say anything a second time.
+is waited for are conditions. A machine that is busy with other things may make an episode of its own out of answers
+that come late, so lines are held against episodes here; `tests/store/test_redis_link.py` counts them exactly.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ class Fleet:
             while any([await metric(port, "healthy") != healthy for _, port in concerned]):
                 await self.goes_on()
 
-    async def until_said(self, service: Service, lines: int) -> None:
-        """Returns once more than so many lines of its warnings have come here."""
+    async def until_said(self, service: Service, reason: str, lines: int) -> None:
+        """Returns once a line of its warnings gives this reason, after so many lines; sessions go on meanwhile."""
         async with asyncio.timeout(PATIENCE_S):
-            while len(warnings_of(service[0])) <= lines:  # noqa: ASYNC110  what is waited for has no event
-                await asyncio.sleep(0.01)
+            while not any(re.search(reason, line) for line in warnings_of(service[0])[lines:]):
+                await self.goes_on()
 
 
 async def generated(
@@ -283,10 +284,8 @@ async def strike(fleet: Fleet, loss: Loss, *, generations: int) -> None:
         for _ in range(generations):
             await fleet.goes_on(new=True)
         for service, then in zip(concerned, before, strict=True):
-            await fleet.until_said(service, len(then.lines))
+            await fleet.until_said(service, loss.reason, len(then.lines))
             now = await Told.by(service)
-            assert (len(now.lines), now.episodes) == (len(then.lines) + 1, then.episodes + 1)
-            assert re.search(loss.reason, now.lines[-1])
             assert now.refused > then.refused if loss.writes_only else now.unanswered > then.unanswered
         if loss.writes_only:
             await fleet.until([fleet.drafter], healthy=True)
@@ -294,8 +293,10 @@ async def strike(fleet: Fleet, loss: Loss, *, generations: int) -> None:
     finally:
         await loss.heals(fleet)
     await fleet.until(fleet.services, healthy=True)
-    told = [await Told.by(service) for service in concerned]
-    assert [len(now.lines) for now in told] == [len(then.lines) + 1 for then in before]
+    for service, then in zip(concerned, before, strict=True):
+        now = await Told.by(service)
+        # One, and one more if the server said only later why.
+        assert 1 <= len(now.lines) - len(then.lines) <= 2 * (now.episodes - then.episodes)
 
 
 @dataclass(frozen=True, slots=True)

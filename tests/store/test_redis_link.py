@@ -242,3 +242,22 @@ def test_the_warning_gives_what_the_server_said_whatever_came_late(
     warned = [record.message for record in caplog.records]
     assert len(warned) == 1
     assert ("gives no answer" if answered_between else "refuses our password") in warned[0]
+
+
+def test_what_the_server_says_only_later_is_one_more_warning(
+    link: RedisLink, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        server.hangs = True
+        for _ in range(5):
+            await asked(link)
+        server.hangs, server.refuses = False, True
+        for _ in range(5):
+            await asyncio.sleep(2)  # until it may be asked again
+            await asked(link)
+
+    run(scenario)
+    warned = [record.message for record in caplog.records]
+    assert len(warned) == 2
+    assert "gives no answer" in warned[0]
+    assert "refuses our password" in warned[1]

@@ -87,7 +87,6 @@ NAMED_BY_CONTENT = {
     "message GetTokenizerResponse {",
     "message AttachRequest {",
     "message AttachResponse {",
-    "message GetDrafterRequest {}",
     "message GetDrafterResponse {",
     "service Verifier {",
     "enum FinishReason {",
