@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -191,16 +192,18 @@ def first_repeats(loads: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def load_ratio(
     loads: Sequence[Mapping[str, Any]], load: Mapping[str, Any], reference: str = "ar", metric: str = "tokens_per_s"
 ) -> dict[str, Any] | None:
-    """How many times the reference's throughput; low and high are the least and the most of single repeats."""
+    """How many times the reference's throughput, repeat by repeat: the median, the least and the most.
+
+    The two runs of a repeat follow one another within seconds, and what falls upon one of them on a machine that others
+    use, too, is no property of either: hence not a ratio of means.
+    """
     repeats = {other["repeat"]: other[metric] for other in loads if _cell(other) == _cell(load)}
     wanted = _cell({**load, "baseline": reference})
     against = {other["repeat"]: other[metric] for other in loads if _cell(other) == wanted}
     ratios = [repeats[repeat] / against[repeat] for repeat in repeats if repeat in against]
     if not ratios:
         return None
-    both = [repeat for repeat in repeats if repeat in against]
-    value = sum(repeats[repeat] for repeat in both) / sum(against[repeat] for repeat in both)
-    return {"value": value, "low": min(ratios), "high": max(ratios), "repeats": len(ratios)}
+    return {"value": median(ratios), "low": min(ratios), "high": max(ratios), "repeats": len(ratios)}
 
 
 def _cell(load: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -53,7 +53,7 @@ def print_report(results: Results) -> None:
     if summary.get("loads"):
         console.print(_loads_table(summary["loads"]))
         console.print(
-            "[dim]tokens/s of all sessions while all of them decode; speed-up: least to most of repeats.[/dim]"
+            "[dim]tokens/s of all sessions while all of them decode; speed-up: median (least to most) of repeats.[/dim]"
         )
     if summary.get("rows"):
         console.print(_rows_table(summary["rows"]))
