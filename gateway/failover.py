@@ -38,6 +38,7 @@ from nacre.errors import (
 )
 from nacre.text import DOMAINS
 from nacre.v1 import session_pb2 as pb
+from nacre.wire.errors import StreamEnded
 
 log = logging.getLogger("nacre.gateway")
 
@@ -263,7 +264,7 @@ class RoutedSession:
             )
         self.failovers += 1
         log.warning("stream to %s lost after %d tokens: %s", leg.upstream.address, len(self.output), error.message)
-        if isinstance(error, Unavailable | DeadlineExceeded):
+        if isinstance(error, Unavailable | DeadlineExceeded) and not isinstance(error, StreamEnded):
             self._plane.pool.suspect(leg.upstream)
         if lost.silent or not await self._rejoined(leg):
             self._leave_seat()

@@ -13,6 +13,7 @@ from nacre.bench.rig import Rig, Served, Wire
 from nacre.client import Generation, Request, Retry
 from nacre.errors import Unavailable
 from nacre.runtime.delay_proxy import Passage
+from nacre.runtime.draft_worker import TakenStep
 from nacre.sampling import SamplingParams
 from nacre.session import SpeculationMode
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc, verifier_pb2_grpc
@@ -49,7 +50,7 @@ class Told:
     commits: list[Commit] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
     passages: list[Passage] = field(default_factory=list)
-    draft_steps: list[Step] = field(default_factory=list)
+    draft_steps: list[TakenStep] = field(default_factory=list)
     fingerprint: str = ""
     drafter_admitted_s: float | None = None
     extra: dict[str, float] = field(default_factory=dict)  # what only one kind of baseline tells
@@ -68,15 +69,6 @@ class Commit:
     rows: int
     verify_ms: float
     queue_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A drafter's step, as the drafter says."""
-
-    began_s: float
-    ended_s: float
-    guesses: int
 
 
 async def generate(

@@ -12,10 +12,10 @@ from typing import Any
 from nacre.bench.baselines import Baseline
 from nacre.bench.given import write_corpus
 from nacre.bench.jobs import Jobs
-from nacre.bench.one_session import Asked, Commit, Step, Told, generate
+from nacre.bench.one_session import Asked, Commit, Told, generate
 from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, Served, busy_ms, until_idle
 from nacre.drafting import method_names, needs_model, proposer_class
-from nacre.runtime.draft_worker import LATEST_STEPS
+from nacre.runtime.draft_worker import LATEST_STEPS, TakenStep
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.
@@ -153,12 +153,12 @@ class Runners:
         now = await stub.GetDrafter(drafter_pb2.GetDrafterRequest())
         return {"draft_steps": now.steps, "draft_ms": now.busy_ms, "propose_ms": now.propose_ms}
 
-    async def _latest_steps(self, drafter: str) -> list[Step]:
+    async def _latest_steps(self, drafter: str) -> list[TakenStep]:
         stub: Any = drafter_pb2_grpc.DrafterStub(self.rig.channel(drafter))
         answer = await stub.GetDrafter(drafter_pb2.GetDrafterRequest(latest_steps=LATEST_STEPS))
         now = asyncio.get_running_loop().time()
         return [
-            Step(now - step.ago_ms / 1e3, now - (step.ago_ms - step.took_ms) / 1e3, step.guesses)
+            TakenStep(now - step.ago_ms / 1e3, now - (step.ago_ms - step.took_ms) / 1e3, step.guesses)
             for step in answer.latest_steps
         ]
 

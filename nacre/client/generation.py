@@ -17,7 +17,7 @@ import grpc
 
 from nacre.drafting import DraftContext
 from nacre.errors import Internal, InvalidArgument, NacreError, Unavailable
-from nacre.runtime.drafter_stream import OBSERVED_BEST, Outgoing
+from nacre.runtime.drafter_stream import OBSERVED_BEST, Outgoing, write_drafts
 from nacre.sampling import Choice, SamplingParams
 from nacre.session import Commit, FinishReason, Reanchor, SpeculationMode
 from nacre.text import OutputText, Vocabulary
@@ -350,7 +350,4 @@ class _DeviceDrafting:
 
     async def _write(self) -> None:
         with contextlib.suppress(NacreError):
-            sent = True
-            while sent:
-                draft = await self._outgoing.next()
-                sent = await send(self._call, pb.SessionRequest(draft=messages.draft_to_wire(draft)))
+            await write_drafts(self._call, self._outgoing)

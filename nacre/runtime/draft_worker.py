@@ -63,7 +63,7 @@ class DraftTotals:
 
 @dataclass(frozen=True, slots=True)
 class TakenStep:
-    """When a step was, on the clock of `time.perf_counter`, and how many nodes it guessed."""
+    """When a step that was to guess was, in seconds of a monotonic clock, and how many nodes it guessed."""
 
     began_s: float
     ended_s: float
@@ -243,9 +243,11 @@ class DraftWorker:
                     self._step_s += 0.1 * (time.perf_counter() - started - self._step_s)
                 for number, error in failures.items():
                     self._fail(number, error)
+                guessed = self.totals.guessed
                 self._apply(step, guesses)
                 ended = time.perf_counter()
-                self.latest.append(TakenStep(began, ended, sum(map(len, guesses))))
+                if step.wanted:
+                    self.latest.append(TakenStep(began, ended, self.totals.guessed - guessed))
                 if not (step.opening or step.learning):
                     self.totals.busy_s += ended - began
         finally:

@@ -69,6 +69,12 @@ class Outgoing:
         return item
 
 
+async def write_drafts(call: grpc.aio.StreamStreamCall, outgoing: Outgoing) -> None:
+    """Sends what comes until the stream ends. Raises what `outgoing.fail` was given."""
+    while await send(call, pb.SessionRequest(draft=messages.draft_to_wire(await outgoing.next()))):
+        pass
+
+
 async def draft_for_session(
     channel: grpc.aio.Channel,
     address: str,
@@ -115,7 +121,7 @@ async def draft_for_session(
         )
         if not admitted.done():
             admitted.set_result(opened)
-        writing = asyncio.ensure_future(_write(call, outgoing))
+        writing = asyncio.ensure_future(write_drafts(call, outgoing))
         reading = asyncio.ensure_future(_read(events, worker, number))
         try:
             await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,10 +160,3 @@ async def _read(events: AsyncIterator[pb.SessionEvent], worker: DraftWorker, num
                 return
             case _:
                 log.debug("an event of a kind this version does not know was ignored")
-
-
-async def _write(call: grpc.aio.StreamStreamCall, outgoing: Outgoing) -> None:
-    while True:
-        draft = await outgoing.next()
-        if not await send(call, pb.SessionRequest(draft=messages.draft_to_wire(draft))):
-            return

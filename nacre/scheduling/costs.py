@@ -24,8 +24,9 @@ from nacre.errors import InvalidArgument
 #: Variances of logarithms: of one measurement, and of what a state changes from pass to pass. What they predict of the
 #: next pass is best about there, over 240 recorded generations, and hardly worse at half or twice as much.
 _NOISE, _LEVEL_WALK, _SLOPE_WALK = 0.08**2, 6e-4, 6e-3
-#: What is left of the slope after a pass that tells nothing of it.
-_SLOPE_KEPT = 0.995
+#: What is left of the slope after a pass: only passes of different sizes keep it up, and who has once found large ones
+#: slow tries again after some hundreds.
+_SLOPE_KEPT = 0.998
 #: At the start: how sure the measurements of an idle machine are of a busy one.
 _LEVEL_VARIANCE, _SLOPE_VARIANCE = 0.05**2, 0.3**2
 #: No state becomes less certain than about this, and no measurement to be further from what was expected.
@@ -69,7 +70,8 @@ class PassCosts:
     def observe(self, rows: int, seconds: float) -> None:
         """A pass of `rows` rows, none of them prompt, took `seconds`."""
         expected = self.seconds(rows)
-        share = 1 - math.exp(self._level) * self._idle[0] / expected  # of the expected time, that the slope speaks for
+        # Of the expected time, what the slope speaks for.
+        share = math.exp(self._level + self._slope) * self._growth(rows) / expected
         surprise = math.log(max(seconds, 1e-9) / expected)
         surprise = max(-_MOST_SURPRISE, min(_MOST_SURPRISE, surprise))
         level_variance = self._level_variance + (_LEVEL_WALK if self._level_variance < _MOST_VARIANCE else 0.0)

@@ -50,28 +50,32 @@ class Pacer:
     _shared: int = 0  # passes
 
     def share(self, trees: Sequence[DraftTree]) -> Shares:
-        """Rows for each tree in the next pass; tips alone where guesses do not pay."""
+        """Rows for each tree in the next pass; tips alone where guesses do not pay.
+
+        Now and then rows are chosen as if large passes took more time than is thought, or less: that tells.
+        """
         self._tips = tips = len(trees)
-        self._shared += 1
-        turn, rest = divmod(self._shared, _DOUBTED_EVERY)
-        doubt = 0.0 if rest else _DOUBT if turn % 2 else -_DOUBT
-        shares = share_rows(trees, self.costs, self.budget, doubt)
         trial = self._trial(tips)
         if trial is None:
-            return shares
-        plain = Shares([1] * tips, float(tips), self.costs.seconds(tips, doubt))
+            return share_rows(trees, self.costs, self.budget, self._doubt() if trees else 0.0)
+        # A trial finds out by itself what passes without guesses take.
+        shares = share_rows(trees, self.costs, self.budget)
+        plain = Shares([1] * tips, float(tips), self.costs.seconds(tips))
         if not trial.guesses:
             return plain
         trial.expect(shares.tokens / shares.seconds * plain.seconds / plain.tokens)
         return shares
 
     def offer(self, tips: int) -> int:
-        """Rows that each session could use: what drafters are told; 1 where no guesses are wanted.
-
-        At the hopeful end of what is doubted: without guesses nobody finds out.
-        """
+        """Rows that each session could use: what drafters are told; 1 where no guesses are wanted."""
         trial = self._trial(tips)
-        return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget, -_DOUBT)
+        return 1 if trial is not None and not trial.guesses else row_offer(tips, self.costs, self.budget)
+
+    def _doubt(self) -> float:
+        """Of the next pass, in standard deviations."""
+        self._shared += 1
+        turn, rest = divmod(self._shared, _DOUBTED_EVERY)
+        return 0.0 if rest else _DOUBT if turn % 2 else -_DOUBT
 
     def _trial(self, tips: int) -> Trial | None:
         if not self.trials or tips < FEWEST_TIPS:

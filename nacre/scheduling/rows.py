@@ -42,7 +42,7 @@ class Shares:
 def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget, doubt: float = 0.0) -> Shares:
     """The rows that make the pass commit the most tokens per second: at least 1 each, at most `session_rows`.
 
-    `doubt` as in `PassCosts.seconds`.
+    With `doubt`, if passes take what `PassCosts.seconds` says of it.
     """
     tips = len(trees)
     rows = [1] * tips
@@ -77,9 +77,9 @@ def share_rows(trees: Sequence[DraftTree], costs: PassCosts, budget: RowBudget, 
     return Shares(rows, best_tokens, best_seconds)
 
 
-def row_offer(tips: int, costs: PassCosts, budget: RowBudget, doubt: float = 0.0) -> int:
+def row_offer(tips: int, costs: PassCosts, budget: RowBudget) -> int:
     """Rows that each of `tips` sessions could use if all its guesses were sure: what drafters are told to aim at."""
     most = max(1, min(budget.session_rows, budget.pass_rows // max(1, tips)))
-    speeds = [tips * rows / costs.seconds(tips * rows, doubt) for rows in range(1, most + 1)]
+    speeds = [tips * rows / costs.seconds(tips * rows) for rows in range(1, most + 1)]
     enough = _NEARLY * max(speeds)
     return next(rows for rows, speed in enumerate(speeds, start=1) if speed >= enough)

@@ -145,12 +145,12 @@ class RedisLink:
             return await work(self._patient)
         except NacreError as error:
             raise type(error)(f"the store at {self.shown} {error.message}") from None
-        except _NOT_ADMITTED as error:
-            raise Unauthenticated(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
         except RefusesWrites as refusal:
             raise Unavailable(f"the store at {self.shown} takes no writes ({refusal}); make room in it") from None
-        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, UnicodeError) as error:
-            raise Unavailable(f"the store at {self.shown} {_reason(error, PATIENT_S)}") from None
+        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, UnicodeError) as found:
+            cause = _cause(found)
+            kind = Unauthenticated if isinstance(cause, _NOT_ADMITTED) else Unavailable
+            raise kind(f"the store at {self.shown} {_reason(cause, PATIENT_S)}") from None
 
     async def close(self) -> None:
         for client in (self._client, self._patient):
@@ -183,6 +183,7 @@ class RedisLink:
             self._episode_s = None
 
     def _failed(self, error: Exception) -> None:
+        error = _cause(error)
         reason = _reason(error, self._timeout_s)
         if not (_is_late(error) or _is_lost(error)):
             self._said = reason
@@ -237,6 +238,12 @@ async def _require_redis(client: Any) -> None:
     if numbers < LEAST_VERSION:
         wanted = ".".join(map(str, LEAST_VERSION))
         raise FailedPrecondition(f"is Redis {version} and {wanted} or newer is needed; upgrade it, or use Valkey")
+
+
+def _cause(error: Exception) -> Exception:
+    """Behind a cluster that cannot be connected is what became of the connections."""
+    cause = error.__cause__
+    return cause if isinstance(error, RedisClusterException) and isinstance(cause, Exception) else error
 
 
 def _is_late(error: Exception) -> bool:

@@ -43,9 +43,13 @@ _TRANSPORT_WORDS = (
     "DNS resolution",
     "Too many pings",
 )
-# What grpc.aio makes of a write that meets the end of its stream, in place of the status that the peer gave
+# What grpc.aio may make of a write that meets the end of its stream, in place of the status that the peer gave
 # (github.com/grpc/grpc/issues/36066). The stream is over and nothing more is known: whoever tries again learns why.
 _WRITE_MET_END = "Internal error from Core"
+
+
+class StreamEnded(errors.Unavailable):
+    """A stream ended while it was written to, and why is not known; the peer may be as well as ever."""
 
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
@@ -61,7 +65,7 @@ def error_of(failure: grpc.RpcError, peer: str) -> errors.NacreError:
     name = _ALIASES.get(code.name, code.name)
     details = " ".join((failure.details() or "").split())
     if name == "INTERNAL" and details == _WRITE_MET_END:
-        return errors.Unavailable(f"{peer} ended the stream while it was written to")
+        return StreamEnded(f"{peer} ended the stream while it was written to")
     kind = _BY_STATUS.get(name, errors.Internal)
     if kind is errors.Unavailable and (not details or any(word in details for word in _TRANSPORT_WORDS)):
         return errors.Unavailable(f"{peer} is unreachable or going away ({details or code.name}); is it running?")

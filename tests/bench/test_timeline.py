@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from nacre.bench.one_session import Commit, Step, Told
+from nacre.bench.one_session import Commit, Told
 from nacre.bench.plots import plot
 from nacre.bench.timeline import LANES, telling, timeline
 from nacre.runtime.delay_proxy import Passage
+from nacre.runtime.draft_worker import TakenStep
 
 TOLD = Told(
     started_s=10.0,
@@ -20,7 +21,7 @@ TOLD = Told(
         Passage(2, up=True, entered_s=10.040, due_s=10.065, size_bytes=40),  # a draft
         Passage(1, up=False, entered_s=10.075, due_s=10.100, size_bytes=50),
     ],
-    draft_steps=[Step(9.9, 9.95, 3), Step(10.030, 10.039, 4)],
+    draft_steps=[TakenStep(9.9, 9.95, 3), TakenStep(10.030, 10.039, 4)],
 )
 
 

@@ -20,7 +20,9 @@ from tests.services import Services, address, services
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 #: A second time. On a machine that is busy with other things guesses may come too late once or twice.
-ATTEMPTS = 10
+ATTEMPTS = 5
+#: Of the passes of the first time. What is learnt within a text saves a twentieth of them.
+FEWER = 0.93
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -48,7 +50,7 @@ async def test_the_second_time_a_method_that_learns_knows_the_text(running: Serv
     for _ in range(ATTEMPTS):
         again, after, right = await accepted(running, seed=3)
         assert again == first
-        if right > 0 and after < before:
+        if after <= FEWER * before:
             return
     raise AssertionError(f"{right} right guesses, {after} passes after {before}")
 
@@ -66,10 +68,10 @@ async def test_a_device_that_drafts_for_itself_learns_too(running: Services) -> 
             assert generation.statistics is not None
             told.append((list(generation.tokens), generation.statistics.passes))
             # Whether it learnt enough *within* the first text to guess right there depends on who was faster.
-            if told[-1][1] < told[0][1]:
+            if told[-1][1] <= FEWER * told[0][1]:
                 break
     assert all(tokens == told[0][0] for tokens, _ in told)
-    assert told[-1][1] < told[0][1]
+    assert told[-1][1] <= FEWER * told[0][1]
 
 
 def tenant(name: str) -> tuple[tuple[str, str], ...]:

@@ -46,13 +46,19 @@ def test_passes_of_one_size_speak_for_their_own_size_first() -> None:
     assert costs.seconds(1) < 1.2 * took(1)
 
 
-def test_rows_that_no_longer_pay_are_left_out_and_come_back_where_they_do() -> None:
-    """Eight sessions with a good guess each and one that is worse; what is chosen is what is measured next."""
+def eight_sessions() -> list[DraftTree]:
+    """Each with a good guess and one below it that is worse."""
     trees = []
     for _ in range(8):
         tree = DraftTree(0, 0, max_nodes=16)
         tree.add(tree.add(tree.tip, 1, 0.75), 2, 0.2)
         trees.append(tree)
+    return trees
+
+
+def test_rows_that_no_longer_pay_are_left_out_and_come_back_where_they_do() -> None:
+    """What is chosen is what is measured next."""
+    trees = eight_sessions()
     pacer, noise = Pacer(PassCosts(IDLE), RowBudget(pass_rows=14, session_rows=4)), random.Random(7)
     now = 0.0
 
@@ -75,6 +81,19 @@ def test_rows_that_no_longer_pay_are_left_out_and_come_back_where_they_do() -> N
     ):
         rows = chosen(200, **slowdown)
         assert sum(count == best for count in rows) > 0.85 * len(rows), slowdown
+
+
+def test_drafters_rest_where_no_guess_pays_however_little_is_known() -> None:
+    """A row beyond the tips costs more than a tip: not even sure guesses are worth one."""
+    costs = PassCosts([(1, 0.010), (8, 0.080), (32, 0.440)])
+    pacer, noise = Pacer(costs, RowBudget()), random.Random(7)
+    now = 0.0
+    for _ in range(200):
+        rows = sum(pacer.share(eight_sessions()).rows)
+        seconds = 0.010 * rows * math.exp(noise.gauss(0, 0.08))
+        now += seconds
+        pacer.passed(now, rows=rows, seconds=seconds, tokens=rows, prompt_rows=0)
+        assert pacer.offer(8) == 1
 
 
 def test_one_very_slow_pass_changes_little() -> None:

@@ -55,6 +55,18 @@ async def test_a_crowd_of_sessions_reads_at_once(redis_servers: RedisServers):
     await a_crowd_reads_at_once(redis_servers.url)
 
 
+async def test_a_cluster_that_is_gone_is_said_to_be_gone(redis_servers: RedisServers, caplog: pytest.LogCaptureFixture):
+    async with opened(redis_servers.url, timeout_s=1.0) as store:
+        for server in redis_servers.servers:
+            server.kill()
+        await until_open(store)
+        with pytest.raises(Unavailable, match=r"cannot be reached|gives no answer"):
+            await store.put(SPACE, ROWS)
+    told = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == 1
+    assert "cannot be reached" in told[0] or "gives no answer" in told[0]
+
+
 async def test_operators_see_export_and_purge_a_tenant(redis_servers: RedisServers):
     async with opened(redis_servers.url) as store:
         await store.put(SPACE, ROWS, [(1, 2)])

@@ -41,8 +41,10 @@ def peer(*, refuse: bool) -> Iterator[str]:
         verifier_pb2_grpc.add_VerifierServicer_to_server(Ends(refuse=refuse), server)  # type: ignore[no-untyped-call]
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        yield f"127.0.0.1:{port}"
-        server.stop(0).wait()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(0).wait()
 
 
 @pytest.mark.parametrize("refuse", [False, True])
