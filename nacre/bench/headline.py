@@ -1,6 +1,7 @@
 """The headline: rows of `benchmarks/headline.toml`, each a figure of the run beside the bound it is to keep.
 
-A table of bounds gives one row per key: `at_least = { 0 = 2.2 }` is a row at RTT 0. What a run has not measured is
+A table of bounds gives one row per key: `at_least = { 0 = 2.2 }` is a row at RTT 0. `text` and `temperature`, where a
+scenario has several, give one row for each. What a run has not measured is
 neither reached nor missed: `ok` is None, and `why` says so. A scenario's own file may have rows, too: they are judged
 where that scenario is asked for by name.
 """
@@ -19,20 +20,36 @@ from nacre.bench.predicted_loads import farthest, many_sessions, useless_drafter
 from nacre.bench.prediction import predictor
 from nacre.bench.results import Results
 from nacre.bench.samples import Ratio, Sample, figures, ratio, tokens_per_s, ttft_ratio
-from nacre.bench.scenarios import scenario_file
+from nacre.bench.scenarios import named_for, scenario_file
 from nacre.bench.trace import pass_times_kept_as, run_trace
 from nacre.errors import InvalidArgument
 
 KINDS = ("ratio", "ttft", "load", "figure", "micro", "simulator")
 #: Kinds of rows that compare baselines.
 _COMPARED = ("ratio", "ttft", "load")
-_KEYS = {"name", "kind", "scenario", "of", "against", "figure", "micro", "at_least", "at_most", "reported"}
+_KEYS = {
+    "name",
+    "kind",
+    "scenario",
+    "text",
+    "temperature",
+    "of",
+    "against",
+    "figure",
+    "micro",
+    "at_least",
+    "at_most",
+    "reported",
+}
 NOT_MEASURED = "not measured in this run"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure and its bound. `at` is the cell: an RTT, sessions, or rows, by `kind`. No bound: reported only."""
+    """One figure and its bound. `at` is the cell: an RTT, sessions, or rows, by `kind`. No bound: reported only.
+
+    `temperature` None is that of the scenario, which has one.
+    """
 
     name: str
     kind: str
@@ -40,6 +57,7 @@ class Row:
     bound: float | None
     most: bool = False  # the bound is an upper one
     scenario: str = ""
+    temperature: float | None = None
     of: str = "nacre"
     against: tuple[str, ...] = ()
     figure: str = ""
@@ -73,9 +91,10 @@ def load_rows(path: Path | None = None) -> list[Row]:
     for raw in tables if isinstance(tables, list) else [tables]:
         _check_row(path, raw)
         try:
-            for bounds, most in ((raw.get("at_least", {}), False), (raw.get("at_most", {}), True)):
-                rows += [_row(raw, float(at), float(bound), most) for at, bound in bounds.items()]
-            rows += [_row(raw, float(at), None, False) for at in raw.get("reported", ())]
+            for one in _each(raw):
+                for bounds, most in ((raw.get("at_least", {}), False), (raw.get("at_most", {}), True)):
+                    rows += [_row(one, float(at), float(bound), most) for at, bound in bounds.items()]
+                rows += [_row(one, float(at), None, False) for at in raw.get("reported", ())]
         except (AttributeError, TypeError, ValueError):
             raise InvalidArgument(
                 f"{path}: bounds of row {raw['name']!r} are no numbers; write at_least = {{ 0 = 2.2 }}, reported = [50]"
@@ -124,9 +143,18 @@ def _ttft(row: Row, results: Results) -> Found:
 
 def _of_cell(row: Row, results: Results) -> tuple[list[Sample], dict[str, list[Sample]]]:
     """The samples of the row's cell: its own, and those of each rival that was measured."""
-    here = [s for s in results.samples.values() if s.scenario == row.scenario and s.rtt_ms == row.at]
+    here = _samples(row, results)
     rivals = {name: [s for s in here if s.baseline == name] for name in row.against}
     return [s for s in here if s.baseline == row.of], {name: found for name, found in rivals.items() if found}
+
+
+def _samples(row: Row, results: Results) -> list[Sample]:
+    return [
+        sample
+        for sample in results.samples.values()
+        if (sample.scenario, sample.rtt_ms) == (row.scenario, row.at)
+        and (row.temperature is None or sample.temperature == row.temperature)
+    ]
 
 
 def _told(found: Ratio | None, beside: str) -> Found:
@@ -147,9 +175,7 @@ def _load(row: Row, results: Results) -> Found:
 
 
 def _figure(row: Row, results: Results) -> Found:
-    here: list[Sample] = [
-        s for s in results.samples.values() if (s.scenario, s.rtt_ms, s.baseline) == (row.scenario, row.at, row.of)
-    ]
+    here = [sample for sample in _samples(row, results) if sample.baseline == row.of]
     value = figures(here).get(row.figure) if here else None
     return Found(value, why="" if value is not None else NOT_MEASURED)
 
@@ -190,11 +216,29 @@ def _check_row(path: Path, raw: Any) -> None:
     unknown = set(raw) - _KEYS
     if unknown or raw.get("kind") not in KINDS:
         raise InvalidArgument(f"{path}: row {raw['name']!r} has {min(unknown, default='no known kind')!r}")
+    for key in ("text", "temperature"):
+        if not isinstance(raw.get(key, []), list):
+            raise InvalidArgument(f"{path}: {key} of row {raw['name']!r} is {raw[key]!r}; write a list")
     against = raw.get("against", [])
     if not isinstance(against, list) or (raw["kind"] in _COMPARED and not against):
         raise InvalidArgument(
             f'{path}: against of row {raw["name"]!r} is {against!r}; name baselines: against = ["ar"]'
         )
+
+
+def _each(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each text and temperature that it names."""
+    temperatures = [float(one) for one in raw["temperature"]] if "temperature" in raw else [None]
+    return [
+        {
+            **raw,
+            "name": raw["name"].replace("{text}", text).replace("{temperature}", f"{temperature or 0:g}"),
+            "scenario": named_for(raw["scenario"], text) if text else raw.get("scenario", ""),
+            "temperature": temperature,
+        }
+        for text in raw.get("text", [""])
+        for temperature in temperatures
+    ]
 
 
 def _row(raw: Mapping[str, Any], at: float, bound: float | None, most: bool) -> Row:
@@ -208,6 +252,7 @@ def _row(raw: Mapping[str, Any], at: float, bound: float | None, most: bool) -> 
         bound,
         most,
         raw.get("scenario", ""),
+        raw["temperature"],
         raw.get("of", "nacre"),
         tuple(raw.get("against", ())),
         raw.get("figure", ""),

@@ -118,7 +118,12 @@ def by_text(scenario: Scenario) -> tuple[Scenario, ...]:
     """One scenario for each kind of text, under a name of its own where there are several."""
     if len(scenario.text) == 1:
         return (scenario,)
-    return tuple(replace(scenario, name=f"{scenario.name}-{text}", text=(text,)) for text in scenario.text)
+    return tuple(replace(scenario, name=named_for(scenario.name, text), text=(text,)) for text in scenario.text)
+
+
+def named_for(name: str, text: str) -> str:
+    """The scenario's name with one of its texts."""
+    return f"{name}-{text}"
 
 
 def _check_words(where: str, key: str, values: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from nacre.bench.headline import Row, headline_scenarios, judged, load_rows, rows_of
 from nacre.bench.results import Results
 from nacre.bench.samples import Sample, figures
-from nacre.bench.scenarios import load_scenario, scenario_files
+from nacre.bench.scenarios import Scenario, by_text, load_scenario, scenario_files
 from nacre.errors import InvalidArgument
 
 
@@ -38,11 +39,16 @@ def test_every_row_of_the_file_can_be_judged_without_any_sample() -> None:
     assert all(row["ok"] is None and row["why"] and row["value"] is None for row in rows)
 
 
+def measured() -> dict[str, Scenario]:
+    return {one.name: one for file in scenario_files() for one in by_text(load_scenario(file.stem))}
+
+
 def check_measured(row: Row) -> None:
     """Fails if the row's scenario does not measure what the row is about."""
     if row.kind in ("ratio", "ttft", "figure"):
-        scenario = load_scenario(row.scenario)
+        scenario = measured()[row.scenario]
         assert row.at in scenario.rtt_ms, row.name
+        assert row.temperature in scenario.temperature or len(scenario.temperature) == 1, row.name
         assert {row.of, *row.against} <= {"ar", *scenario.baselines}, row.name
     if row.kind == "figure":
         assert row.figure in figures([rtt_sample("ar", 1.0, 0)]), row.name
@@ -61,7 +67,7 @@ def test_rows_of_a_scenario_are_about_that_scenario() -> None:
     found = {file.stem: load_rows(file) for file in scenario_files()}
     assert len(found["byte-budget"]) > 10
     for scenario, rows in found.items():
-        assert {row.scenario for row in rows} <= {scenario}
+        assert {row.scenario for row in rows} <= {one.name for one in by_text(load_scenario(scenario))}
         assert len({row.name for row in rows}) == len(rows)
         for row in rows:
             check_measured(row)
@@ -74,6 +80,19 @@ def test_rows_are_those_of_what_is_asked_for() -> None:
     assert both == rows_of(["headline"]) + rows_of(["byte-budget"])
     with pytest.raises(InvalidArgument, match="'rttt' is unknown"):
         rows_of(["rttt"])
+
+
+def test_a_row_of_texts_and_temperatures_is_one_for_each() -> None:
+    results = Results({})
+    for temperature, gap_ms in ((0.0, 20.0), (0.7, 50.0)):
+        for baseline, its in (("ar", 40.0), ("nacre", 40.0), ("nacre-fusion", gap_ms)):
+            sample = rtt_sample(baseline, its, 0, scenario="fusion-code")
+            results.add(replace(sample, rtt_ms=50.0, temperature=temperature))
+    told = {row["name"]: row for row in judged(rows_of(["fusion"]), results)}
+    sure = told["code, T = 0, RTT 50 ms: fusion over the draft model alone"]
+    assert (sure["value"], sure["ok"]) == (pytest.approx(2.0), True)
+    assert told["code, T = 0.7, RTT 50 ms: fusion over the draft model alone"]["ok"] is False
+    assert told["prose, T = 1, RTT 50 ms: fusion over the best single source"]["why"]
 
 
 def test_a_byte_budget_is_told_in_bytes_and_in_throughput() -> None:
@@ -151,6 +170,7 @@ def test_an_upper_bound_is_kept_from_below() -> None:
         ("row = 3\n", "a row has no name"),
         ('[[row]]\nname = "x"\nkind = "load"\n', "against of row 'x' is []"),
         ('[[row]]\nname = "x"\nkind = "ttft"\nagainst = "ar"\n', "against of row 'x' is 'ar'"),
+        ('[[row]]\nname = "x"\nkind = "micro"\ntext = "code"\n', "text of row 'x' is 'code'; write a list"),
         ('[[row]]\nname = "x"\nkind = "micro"\nat_most = 3\n', "bounds of row 'x' are no numbers"),
         ('[[row]]\nname = "x"\nkind = "micro"\nreported = ["a"]\n', "bounds of row 'x' are no numbers"),
     ],
