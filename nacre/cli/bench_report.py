@@ -102,6 +102,8 @@ def _rows_table(rows: list[dict[str, Any]]) -> Table:
     table = _table("row", "", "value", "bound", "interval")
     for row in rows:
         reached = {True: "[green]ok[/green]", False: "[red]missed[/red]", None: "[dim]open[/dim]"}[row["ok"]]
+        if row["value"] is not None and row["bound"] is None:
+            reached = ""
         low, high = row.get("interval") or (None, None)
         table.add_row(
             row["name"],
