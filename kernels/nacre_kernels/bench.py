@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m nacre_kernels.bench", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--threads", type=int, default=1, help="threads, ours and torch's (default 1)")
-    parser.add_argument("--isa", help="portable, avx2 or avx512 (default: the best of this CPU)")
+    parser.add_argument("--isa", help="portable, avx2, avx512 or avx512_bf16 (default: the best of this CPU)")
     parser.add_argument("--budget", type=float, default=0.5, help="seconds per measurement (default 0.5)")
     parser.add_argument("--shape", action="append", metavar="OUTxIN", help="only these shapes, e.g. 12288x256")
     parser.add_argument("--rows", help="only these row counts, e.g. 1,8,16")

@@ -180,8 +180,8 @@ HOT void scores_of(const int queries, const int64_t padded, const uint16_t *keys
             for (int i = 0; i < queries; i++) acc[i] = vf_set1(0.0f);
             UNROLL
             for (int64_t d = 0; d < padded; d += 2 * WF) {
-                VF low, high;
-                vf_load_pairs((const uint32_t *)(key + d), &low, &high);
+                const uint32_t *words = (const uint32_t *)(key + d);
+                VF low = vf_load_low(words), high = vf_load_high(words);
                 UNROLL
                 for (int i = 0; i < queries; i++) {
                     acc[i] = vf_fma(low, vf_load(q + i * padded + d), acc[i]);
@@ -264,7 +264,11 @@ HOT void values_of(const int queries, const int64_t padded, const uint16_t *valu
             VF even[NK_VALUE_PAIRS], odd[NK_VALUE_PAIRS];
             if (d == 0) fetch_ahead(values, slots, j, count, padded);
             UNROLL
-            for (int p = 0; p < pairs; p++) vf_load_pairs((const uint32_t *)(value + p * 2 * WF), even + p, odd + p);
+            for (int p = 0; p < pairs; p++) {
+                const uint32_t *words = (const uint32_t *)(value + p * 2 * WF);
+                even[p] = vf_load_low(words);
+                odd[p] = vf_load_high(words);
+            }
             UNROLL
             for (int i = 0; i < queries; i++) {
                 VF weight = vf_set1(weights[i * weight_stride + j]);

@@ -2,6 +2,9 @@
 #include "decoder.h"
 
 #include <stdatomic.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 static atomic_int chosen = -1;
 
@@ -10,8 +13,10 @@ NK_PUBLIC int nk_best_isa(void) {
     __builtin_cpu_init();
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return NK_AVX512;
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        unsigned a = 0, b, c, d; /* older compilers do not know avx512bf16 by name */
+        return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) ? NK_AVX512_BF16 : NK_AVX512;
+    }
     if (avx2) return NK_AVX2;
 #endif
     return NK_PORTABLE;
@@ -35,6 +40,8 @@ NK_PUBLIC int nk_set_isa(int isa) { /* 1 if this CPU has it */
 const nk_isa *nk_current_isa(void) {
     switch (nk_get_isa()) {
 #if defined(__x86_64__)
+    case NK_AVX512_BF16:
+        return &nk_isa_avx512_bf16;
     case NK_AVX512:
         return &nk_isa_avx512;
     case NK_AVX2:
@@ -48,6 +55,7 @@ const nk_isa *nk_current_isa(void) {
 const nk_decoder_isa *nk_current_decoder_isa(void) {
     switch (nk_get_isa()) {
 #if defined(__x86_64__)
+    case NK_AVX512_BF16:
     case NK_AVX512:
         return __builtin_cpu_supports("avx512vnni") ? &nk_decoder_avx512_vnni : &nk_decoder_avx512;
     case NK_AVX2:

@@ -29,10 +29,12 @@ OP VF vf_scale_by_low_bits(VF a, VF bits) {
     __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(bits), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponent));
 }
-OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
-    __m256i pairs = _mm256_loadu_si256((const __m256i *)p);
-    *low = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
-    *high = _mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32((int)0xffff0000)));
+OP VF vf_load_low(const uint32_t *p) { /* the low halves of words, as bf16 */
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)p), 16));
+}
+OP VF vf_load_high(const uint32_t *p) {
+    __m256i words = _mm256_loadu_si256((const __m256i *)p);
+    return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000)));
 }
 OP VF vf_load_bf16(const uint16_t *p) { return load_8(p, NK_BF16, 0); }
 OP VF vf_round_bf16(VF a) {
@@ -122,7 +124,7 @@ OP VF vf_sum_each(const VF v[8]) { /* lane i: the sum of v[i] */
 }
 
 #include "tiles.h"
-NK_DEFINE_ISA(nk_isa_avx2)
+NK_DEFINE_ISA(nk_isa_avx2, NULL)
 
 #include "decoder_tiles.h"
 NK_DEFINE_DECODER(nk_decoder_avx2, decoder_panel)

@@ -38,12 +38,8 @@ OP VF vf_clamp(VF a, float low, float high) { /* NaN becomes a bound, as in the 
     return a;
 }
 OP VF vf_scale_by_low_bits(VF a, VF bits) { return (VF)((VU)a + ((VU)bits << 23)); }
-OP void vf_load_pairs(const uint32_t *p, VF *low, VF *high) {
-    VU pairs;
-    memcpy(&pairs, p, sizeof pairs);
-    *low = (VF)(pairs << 16);
-    *high = (VF)(pairs & 0xffff0000u);
-}
+OP VF vf_load_low(const uint32_t *p) { return (VF)((VU)vf_load((const float *)p) << 16); }
+OP VF vf_load_high(const uint32_t *p) { return (VF)((VU)vf_load((const float *)p) & 0xffff0000u); }
 OP VF vf_load_bf16(const uint16_t *p) {
     return (VF){nk_from_bf16(p[0]), nk_from_bf16(p[1]), nk_from_bf16(p[2]), nk_from_bf16(p[3])};
 }
@@ -117,7 +113,7 @@ OP VF vf_sum_each(const VF v[4]) { /* lane i: the sum of v[i] */
 }
 
 #include "tiles.h"
-NK_DEFINE_ISA(nk_isa_portable)
+NK_DEFINE_ISA(nk_isa_portable, NULL)
 
 #include "decoder_tiles.h"
 NK_DEFINE_DECODER(nk_decoder_portable, decoder_panel)

@@ -21,7 +21,7 @@
 #error "packed bf16 pairs assume a little-endian CPU; without the kernels the torch reference is used"
 #endif
 
-#define NK_ABI_VERSION 5 /* PUBLIC: raise it with every change of a signature, here and in library.py */
+#define NK_ABI_VERSION 6 /* PUBLIC: raise it with every change of a signature, here and in library.py */
 
 enum { NK_F32 = 0, NK_BF16 = 1 };       /* PUBLIC: element types */
 enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */
@@ -30,10 +30,12 @@ enum { NK_SILU = 0, NK_GELU_TANH = 1 }; /* PUBLIC: activations */
 enum {
     NK_PANEL = 32,               /* outputs in a panel */
     NK_DEPTH = 256,              /* inputs in a block; accumulators pause in memory between blocks */
+    NK_ROW_BYTES = 128,          /* of a panel: its weights of one input in fp32, of two inputs in bf16 */
     NK_X_STRIDE = NK_DEPTH + 16, /* floats between widened rows: no two rows fall on the same cache set */
+    NK_PAIR_STRIDE = NK_DEPTH / 2 + 16, /* the same for rows of pairs, in words */
     NK_ROWS = 128,               /* most rows in a chunk: the widened chunk stays in the L2 cache */
     NK_GROUP_FLOATS = 1 << 16,   /* accumulators of a group of panels */
-    NK_AHEAD_BYTES = 4096,       /* how far a lone tile reads ahead */
+    NK_AHEAD_BYTES = 8192,       /* how far a lone tile reads ahead */
     NK_FINISH = 8                /* panels rounded and stored together */
 };
 
@@ -64,7 +66,7 @@ typedef struct {
     double scale, softcap; /* softcap 0: none */
 } nk_attention_call;
 
-/* Memory to prefetch while a tile runs: `step` bytes further with every input. */
+/* Memory to prefetch while a tile runs: `step` bytes further with every row of the panel. */
 typedef struct {
     const char *from;
     int64_t step;
@@ -76,6 +78,8 @@ typedef struct {
     /* c[rows][32] = (first ? 0 : c) + x[rows][depth] · w[depth][32], sequential over depth */
     void (*linear_tile)(int rows, int w_type, const float *x, const void *w, int64_t depth, float *c, int first,
                         nk_ahead ahead);
+    /* The same of bf16 inputs and weights, `pairs` of them, in instructions that take pairs; NULL: none. */
+    void (*pair_tile)(int rows, const uint32_t *x, const void *w, int64_t pairs, float *c, int first, nk_ahead ahead);
     void (*widen)(const uint16_t *from, float *to, int64_t count); /* bf16 -> fp32 */
     /* y[columns] = round(c + bias) for one row; its panels lie c_stride floats apart, the last one may be partial */
     void (*finish)(const float *c, int64_t c_stride, const float *bias, void *y, int y_type, int64_t columns);
@@ -99,12 +103,12 @@ typedef struct {
                      float *wide);
 } nk_isa;
 
-enum { NK_PORTABLE = 0, NK_AVX2 = 1, NK_AVX512 = 2 };
+enum { NK_PORTABLE = 0, NK_AVX2 = 1, NK_AVX512 = 2, NK_AVX512_BF16 = 3 };
 int nk_get_isa(void);
 const nk_isa *nk_current_isa(void);
 extern const nk_isa nk_isa_portable;
 #if defined(__x86_64__)
-extern const nk_isa nk_isa_avx2, nk_isa_avx512;
+extern const nk_isa nk_isa_avx2, nk_isa_avx512, nk_isa_avx512_bf16;
 #endif
 
 /* ---- threads and scratch (pool.c) ---- */

@@ -12,8 +12,8 @@ import importlib.machinery
 import os
 from pathlib import Path
 
-ABI_VERSION = 5
-ISAS = ("portable", "avx2", "avx512")
+ABI_VERSION = 6
+ISAS = ("portable", "avx2", "avx512", "avx512_bf16")
 MAX_THREADS = 64
 REMEDY = "run `make setup` (or `pip install -e .`); it needs a C compiler (`cc`: gcc 9+ or clang 12+)"
 
@@ -83,7 +83,7 @@ def require() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """The instruction set in use: `portable`, `avx2` or `avx512`; all give the same bits."""
+    """The instruction set in use: `portable`, `avx2`, `avx512` or `avx512_bf16`; all give the same bits."""
     return ISAS[require().nk_get_isa()]
 
 

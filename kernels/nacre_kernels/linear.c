@@ -1,16 +1,22 @@
 /* y = x · wᵀ + bias over packed weights.
  *
  * Packed layout: blocks of NK_DEPTH inputs; in a block, panels of NK_PANEL outputs; in a panel, for every input its 32
- * weights. In bf16 the weights of outputs i and i + 16 share one 32-bit word, so widening is one shift and one mask.
- * Outputs beyond N are zero. Memory is read front to back when all rows fit one chunk.
+ * weights. In bf16 a 32-bit word has an output's weights of two inputs, the first one in its high half: that is the
+ * order in which instructions for pairs add, and widening is one shift or one mask. Outputs and inputs beyond the last
+ * are zero. Memory is read front to back when all rows fit one chunk.
  *
- * Every accumulator is one chain over all inputs: a block of depth ends by storing it, the next one goes on from there.
+ * Every accumulator is one chain of fused multiply-adds over all inputs: a block of depth ends by storing it, the next
+ * one goes on from there. Where inputs and weights both are bf16, subnormal numbers count as zero, as they do for
+ * instructions that take pairs of bf16.
  */
 #include "kernels.h"
 
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 typedef struct {
     const void *x, *w;
@@ -25,8 +31,11 @@ static int64_t panels_of(int64_t outputs) { return (outputs + NK_PANEL - 1) / NK
 
 static size_t element_bytes(int type) { return type == NK_BF16 ? 2 : 4; }
 
+/* Rows of a panel for so many inputs. */
+static int64_t steps_of(int w_type, int64_t count) { return w_type == NK_BF16 ? (count + 1) / 2 : count; }
+
 NK_PUBLIC int64_t nk_packed_bytes(int w_type, int64_t depth, int64_t outputs) {
-    return (int64_t)element_bytes(w_type) * depth * panels_of(outputs) * NK_PANEL;
+    return steps_of(w_type, depth) * panels_of(outputs) * NK_ROW_BYTES;
 }
 
 /* Large weights ask for large pages before they are first touched: fewer page-table walks while they stream by. */
@@ -47,27 +56,42 @@ NK_PUBLIC void nk_pack(const void *w, int w_type, int64_t depth, int64_t outputs
     memset(packed, 0, (size_t)nk_packed_bytes(w_type, depth, outputs));
     for (int64_t k0 = 0; k0 < depth; k0 += NK_DEPTH) {
         int64_t count = depth - k0 < NK_DEPTH ? depth - k0 : NK_DEPTH;
+        int64_t block = steps_of(w_type, k0) * panels, panel_steps = steps_of(w_type, count);
         for (int64_t n = 0; n < outputs; n++) {
-            int64_t column = n % NK_PANEL, base = (k0 * panels + n / NK_PANEL * count) * NK_PANEL;
+            int64_t base = (block + n / NK_PANEL * panel_steps) * NK_PANEL + n % NK_PANEL; /* in words */
             if (w_type == NK_BF16) {
-                int64_t place = column < 16 ? 2 * column : 2 * (column - 16) + 1;
-                for (int64_t k = 0; k < count; k++) to16[base + k * NK_PANEL + place] = w16[n * depth + k0 + k];
+                for (int64_t k = 0; k < count; k++)
+                    to16[2 * (base + k / 2 * NK_PANEL) + !(k % 2)] = w16[n * depth + k0 + k];
             } else {
-                for (int64_t k = 0; k < count; k++) to32[base + k * NK_PANEL + column] = w32[n * depth + k0 + k];
+                for (int64_t k = 0; k < count; k++) to32[base + k * NK_PANEL] = w32[n * depth + k0 + k];
             }
         }
     }
 }
 
-/* Rows row0..row0+rows of the inputs k0..k0+count, widened to fp32 with stride NK_X_STRIDE. */
-static void widen_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t k0, int64_t count,
-                       float *to) {
+static int takes_pairs(const nk_isa *isa, const call *c) {
+    return isa->pair_tile && c->x_type == NK_BF16 && c->w_type == NK_BF16;
+}
+
+/* Rows row0..row0+rows of the inputs k0..k0+count as tiles take them: pairs with the first one in the high half, stride
+ * NK_PAIR_STRIDE; else widened to fp32, stride NK_X_STRIDE. A zero makes the last pair whole. */
+static void prepare_rows(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t k0, int64_t count,
+                         void *to) {
     for (int64_t r = 0; r < rows; r++) {
         int64_t from = (row0 + r) * c->depth + k0;
+        const uint16_t *x16 = (const uint16_t *)c->x + from;
+        uint32_t *pairs = (uint32_t *)to + r * NK_PAIR_STRIDE;
+        float *wide = (float *)to + r * NK_X_STRIDE;
+        if (takes_pairs(isa, c)) {
+            for (int64_t k = 0; k + 1 < count; k += 2) pairs[k / 2] = (uint32_t)x16[k] << 16 | x16[k + 1];
+            if (count % 2) pairs[count / 2] = (uint32_t)x16[count - 1] << 16;
+            continue;
+        }
         if (c->x_type == NK_BF16)
-            isa->widen((const uint16_t *)c->x + from, to + r * NK_X_STRIDE, count);
+            isa->widen(x16, wide, count);
         else
-            memcpy(to + r * NK_X_STRIDE, (const float *)c->x + from, (size_t)count * sizeof(float));
+            memcpy(wide, (const float *)c->x + from, (size_t)count * sizeof(float));
+        wide[count] = 0.0f;
     }
 }
 
@@ -93,11 +117,11 @@ typedef struct {
  *
  * Reading ahead of the hardware keeps memory busy while many rows keep the multipliers busy. A lone tile prefetches
  * some kilobytes ahead of itself; of several tiles over one panel each fetches its part of the next panel. */
-static int64_t cut(const nk_isa *isa, int64_t rows, int64_t panel_bytes, int64_t row_bytes, piece pieces[NK_ROWS]) {
+static int64_t cut(const nk_isa *isa, int64_t rows, int64_t panel_bytes, piece pieces[NK_ROWS]) {
     int64_t tiles = (rows + isa->max_rows - 1) / isa->max_rows;
     for (int64_t t = 0; t < tiles; t++) { /* evenly: 16 rows are 8 + 8, not 14 + 2 */
         int64_t row = rows * t / tiles, next = rows * (t + 1) / tiles;
-        pieces[t] = (piece){row, next - row, panel_bytes + panel_bytes * t / tiles, row_bytes / tiles};
+        pieces[t] = (piece){row, next - row, panel_bytes + panel_bytes * t / tiles, NK_ROW_BYTES / tiles};
     }
     if (tiles == 1) pieces[0].ahead = NK_AHEAD_BYTES;
     return tiles;
@@ -106,25 +130,43 @@ static int64_t cut(const nk_isa *isa, int64_t rows, int64_t panel_bytes, int64_t
 /* One chunk of rows against panels first..last: all depth, in order. */
 static void run_group(const nk_isa *isa, const call *c, int64_t row0, int64_t rows, int64_t first, int64_t last,
                       float *x, float *acc) {
-    int64_t row_bytes = NK_PANEL * (int64_t)element_bytes(c->w_type);
+    const int in_pairs = takes_pairs(isa, c);
     piece pieces[NK_ROWS];
     for (int64_t k0 = 0; k0 < c->depth; k0 += NK_DEPTH) {
-        int64_t count = c->depth - k0 < NK_DEPTH ? c->depth - k0 : NK_DEPTH, panel_bytes = count * row_bytes;
+        int64_t count = c->depth - k0 < NK_DEPTH ? c->depth - k0 : NK_DEPTH, steps = steps_of(c->w_type, count);
+        int64_t panel_bytes = steps * NK_ROW_BYTES, block = steps_of(c->w_type, k0) * c->panels * NK_ROW_BYTES;
         int64_t finished = k0 + count == c->depth ? first : last; /* panels up to here wait for nothing */
-        int64_t tiles = cut(isa, rows, panel_bytes, row_bytes, pieces);
-        widen_rows(isa, c, row0, rows, k0, count, x);
+        int64_t tiles = cut(isa, rows, panel_bytes, pieces);
+        prepare_rows(isa, c, row0, rows, k0, count, x);
         for (int64_t panel = first; panel < last; panel++) {
-            const char *w = (const char *)c->w + (size_t)(k0 * c->panels * row_bytes + panel * panel_bytes);
+            const char *w = (const char *)c->w + (size_t)(block + panel * panel_bytes);
             float *panel_acc = acc + (panel - first) * rows * NK_PANEL;
-            for (const piece *p = pieces; p < pieces + tiles; p++)
-                isa->linear_tile((int)p->rows, c->w_type, x + p->row * NK_X_STRIDE, w, count,
-                                 panel_acc + p->row * NK_PANEL, k0 == 0, (nk_ahead){w + p->ahead, p->step});
+            for (const piece *p = pieces; p < pieces + tiles; p++) {
+                float *to = panel_acc + p->row * NK_PANEL;
+                nk_ahead ahead = {w + p->ahead, p->step};
+                if (in_pairs)
+                    isa->pair_tile((int)p->rows, (const uint32_t *)x + p->row * NK_PAIR_STRIDE, w, steps, to, k0 == 0,
+                                   ahead);
+                else
+                    isa->linear_tile((int)p->rows, c->w_type, x + p->row * NK_X_STRIDE, w, count, to, k0 == 0, ahead);
+            }
             if (panel - finished == NK_FINISH - 1 || (finished < last && panel == last - 1)) {
                 finish_panels(isa, c, finished, panel + 1, row0, rows, acc + (finished - first) * rows * NK_PANEL);
                 finished = panel + 1;
             }
         }
     }
+}
+
+/* Subnormals as zeros, until the part ends and its mode with it (pool.c). */
+static void flush_subnormals(void) {
+#if defined(__x86_64__)
+    _mm_setcsr(_mm_getcsr() | 0x8040);
+#elif defined(__aarch64__)
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    __asm__ volatile("msr fpcr, %0" : : "r"(mode | 1u << 24));
+#endif
 }
 
 static void run_share(void *context, int part, int parts) {
@@ -134,6 +176,7 @@ static void run_share(void *context, int part, int parts) {
     int64_t chunks = (c->rows + NK_ROWS - 1) / NK_ROWS, chunk = (c->rows + chunks - 1) / chunks;
     int64_t most = NK_GROUP_FLOATS / (chunk * NK_PANEL), group = end - begin < most ? end - begin : most;
     if (group == 0) return;
+    if (c->x_type == NK_BF16 && c->w_type == NK_BF16) flush_subnormals();
     float *x = nk_scratch((size_t)(chunk * NK_X_STRIDE + group * chunk * NK_PANEL) * sizeof(float));
     if (!x) {
         atomic_store(&c->failed, 1);

@@ -33,13 +33,20 @@ static void pause_briefly(void) {
 #endif
 }
 
-/* Round to nearest, subnormals kept: torch.set_flush_denormal and the like are per thread and would change bits. */
+/* Round to nearest, subnormals kept: torch.set_flush_denormal and the like are per thread and would change bits. What a
+ * task changes of the mode ends with its part. */
 static void run_part(nk_task task, void *context, int part, int parts) {
 #if defined(__x86_64__)
     unsigned before = _mm_getcsr();
     _mm_setcsr(0x1f80);
     task(context, part, parts);
     _mm_setcsr(before);
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    task(context, part, parts);
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
 #else
     task(context, part, parts);
 #endif

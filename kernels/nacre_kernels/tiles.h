@@ -17,11 +17,16 @@
 
 enum { HALF = NK_PANEL / 2, SUBS = HALF / WF };
 
+/* Of WF words: fp32 weights, or those of input i of two, of which the first is in the high halves. */
+HOT VF vf_weights(const int w_type, const int i, const char *words) {
+    if (w_type == NK_F32) return vf_load((const float *)words);
+    return i == 0 ? vf_load_high((const uint32_t *)words) : vf_load_low((const uint32_t *)words);
+}
+
 /* `rows` x (2 * subs) vectors of accumulators; sub s covers outputs s*WF.. and 16 + s*WF.. */
 HOT void tile(const int rows, const int subs, const int w_type, const float *x, const void *w, int64_t depth, float *c,
               int first, nk_ahead ahead) {
     VF acc[NK_TILE_ROWS][2 * SUBS];
-    const size_t step = w_type == NK_BF16 ? NK_PANEL * 2 : NK_PANEL * 4;
     UNROLL
     for (int m = 0; m < rows; m++) {
         UNROLL
@@ -30,25 +35,23 @@ HOT void tile(const int rows, const int subs, const int w_type, const float *x, 
             acc[m][2 * s + 1] = first ? vf_set1(0.0f) : vf_load(c + m * NK_PANEL + HALF + s * WF);
         }
     }
+    const int inputs = w_type == NK_BF16 ? 2 : 1; /* in a row of the panel */
     const char *p = w;
-    for (int64_t k = 0; k < depth; k++, p += step) {
+    for (int64_t k = 0; k < depth; k += inputs, p += NK_ROW_BYTES) {
         __builtin_prefetch(ahead.from, 0, 3);
-        if (w_type == NK_F32) __builtin_prefetch(ahead.from + 64, 0, 3);
+        __builtin_prefetch(ahead.from + 64, 0, 3);
         ahead.from += ahead.step;
         UNROLL
         for (int s = 0; s < subs; s++) {
-            VF low, high;
-            if (w_type == NK_BF16) {
-                vf_load_pairs((const uint32_t *)p + s * WF, &low, &high);
-            } else {
-                low = vf_load((const float *)p + s * WF);
-                high = vf_load((const float *)p + HALF + s * WF);
-            }
             UNROLL
-            for (int m = 0; m < rows; m++) {
-                VF value = vf_set1(x[m * NK_X_STRIDE + k]);
-                acc[m][2 * s] = vf_fma(value, low, acc[m][2 * s]);
-                acc[m][2 * s + 1] = vf_fma(value, high, acc[m][2 * s + 1]);
+            for (int i = 0; i < inputs; i++) {
+                VF low = vf_weights(w_type, i, p + s * WF * 4), high = vf_weights(w_type, i, p + (HALF + s * WF) * 4);
+                UNROLL
+                for (int m = 0; m < rows; m++) {
+                    VF value = vf_set1(x[m * NK_X_STRIDE + k + i]);
+                    acc[m][2 * s] = vf_fma(value, low, acc[m][2 * s]);
+                    acc[m][2 * s + 1] = vf_fma(value, high, acc[m][2 * s + 1]);
+                }
             }
         }
     }
@@ -68,8 +71,9 @@ HOT void tile_of(const int rows, const int w_type, const float *x, const void *w
     if (rows <= NK_WHOLE_ROWS) {
         tile(rows, SUBS, w_type, x, w, depth, c, first, ahead);
     } else {
+        const int64_t steps = w_type == NK_BF16 ? (depth + 1) / 2 : depth;
         for (int s = 0; s < SUBS; s++) {
-            nk_ahead part = {ahead.from + ahead.step * depth * s / SUBS, ahead.step / SUBS};
+            nk_ahead part = {ahead.from + ahead.step * steps * s / SUBS, ahead.step / SUBS};
             tile(rows, 1, w_type, x, (const char *)w + s * WF * 4, depth, c + s * WF, first, part);
         }
     }
@@ -180,10 +184,8 @@ NK_TARGET static void load_keys(const void *keys, int type, int64_t slot_stride,
             for (int w = 0; w < 4; w++) {
                 UNROLL
                 for (int i = 0; i < NK_KEYS; i += WF) {
-                    VF low, high;
-                    vf_load_pairs(turned.words[w] + i, &low, &high);
-                    vf_store(split[0] + i, low);
-                    vf_store(split[1] + i, high);
+                    vf_store(split[0] + i, vf_load_low(turned.words[w] + i));
+                    vf_store(split[1] + i, vf_load_high(turned.words[w] + i));
                 }
                 widen_keys(split[0], kt + (d + 2 * w) * NK_KEYS);
                 widen_keys(split[1], kt + (d + 2 * w + 1) * NK_KEYS);
@@ -478,6 +480,6 @@ NK_TARGET static void norm_row(int type, const void *x, const float *weight, int
         norm_row_as(NK_F32, x, weight, late, eps, dim, out, wide);
 }
 
-#define NK_DEFINE_ISA(NAME)                                                                                            \
-    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, widen,      finish, load_keys, score_block,                        \
-                         softmax,      load_values, add_values, gate,   norm_row};
+#define NK_DEFINE_ISA(NAME, PAIR_TILE)                                                                                 \
+    const nk_isa NAME = {NK_TILE_ROWS, linear_tile, PAIR_TILE,   widen,      finish, load_keys,                        \
+                         score_block,  softmax,     load_values, add_values, gate,   norm_row};

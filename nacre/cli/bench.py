@@ -51,7 +51,10 @@ def bench(
     seed: flags.Seed = None,
     target: flags.Target = None,
     draft: flags.Draft = None,
-    parameters: flags.Parameters = None,
+    parameters: Annotated[
+        str | None,
+        flags.word("--parameters", "Inflate the target to so many, 0: not; default: by this machine's memory.", "N"),
+    ] = None,
     dtype: flags.Dtype = None,
     threads: flags.Threads = None,
     pin: Annotated[bool, typer.Option("--pin/--no-pin", help="Give each side a core of its own.")] = True,
@@ -120,7 +123,7 @@ def bench(
         scenarios=tuple(chosen),
         baselines=compared,
         rig=RigOptions(
-            target=inflated_target(target, parameters),
+            target=inflated_target(target, parameters or _stand_in(target, resume)),
             draft=draft_model(draft, target),
             base=resolve(target or "demo-target"),
             dtype=dtype or "bfloat16",
@@ -172,6 +175,20 @@ def bench(
     else:
         print_report(results)
         note(f"all samples: {results.path}")
+
+
+def _stand_in(target: str | None, resume: str | None) -> str | None:
+    """What a bundled target is inflated to if nobody says: as before, or as this machine asks for."""
+    from nacre.bench.stand_in import parameters_for, parameters_of
+    from nacre.models import BUNDLED
+
+    if target is not None and target not in BUNDLED:
+        return None
+    if resume is not None:
+        return parameters_of(Path(resume)) or "0"
+    from nacre.engine.reading import reading_bytes_per_s
+
+    return parameters_for(reading_bytes_per_s())
 
 
 def _check_load(plan: Plan) -> None:

@@ -201,3 +201,29 @@ def test_wrong_inputs_are_refused_with_the_value_and_the_bound() -> None:
         PackedLinear(0, 4)
     with pytest.raises(ValueError, match=r"threads is 65; it must lie in 1\.\.64"):
         PackedLinear(4, 4, threads=65)
+
+
+def test_pairs_of_bf16_are_the_same_chain_with_subnormals_as_zeros(isas: tuple[str, ...]) -> None:
+    draw = np.random.default_rng(5)
+
+    def bf16(shape: tuple[int, int], exponents: tuple[int, int]) -> torch.Tensor:
+        bits = draw.integers(0, 1 << 7, shape) | draw.integers(*exponents, shape) << 7 | draw.integers(0, 2, shape) << 15
+        return torch.from_numpy(bits.astype(np.uint16).view(np.int16)).view(BF16)
+
+    def flushed(values: np.ndarray) -> np.ndarray:
+        return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), values), values)
+
+    for inputs, exponents in ((257, (55, 70)), (64, (0, 12)), (40, (110, 140))):
+        x, weight = bf16((5, inputs), exponents), bf16((37, inputs), exponents if exponents[0] else (110, 130))
+        layer = torch.nn.Linear(inputs, 37, bias=False, dtype=BF16).requires_grad_(False)
+        layer.weight.copy_(weight)
+        wide_x, wide_w = flushed(x.float().numpy()).astype(float), flushed(weight.float().numpy()).astype(float)
+        acc = np.zeros((5, 37), np.float32)
+        for k in range(inputs):
+            exact = acc.astype(np.longdouble) + np.longdouble(wide_x[:, k, None]) * np.longdouble(wide_w[None, :, k])
+            acc = flushed(exact.astype(np.float32))
+        expected = torch.from_numpy(acc).bfloat16()
+        packed = PackedLinear.from_linear(layer)
+        for isa in isas:
+            library.set_isa(isa)
+            assert torch.equal(packed(x), expected), (isa, inputs)
