@@ -122,18 +122,18 @@ class RedisWriter:
         slots: dict[int, _Slot] = {}
         items = list(rows.items())
         for at in range(0, len(items), _SLICE):
-            started = time.perf_counter()
+            started = time.thread_time()
             for key, row in items[at : at + _SLICE]:
                 number, name = layout.locate(row)
                 slots.setdefault(number % SPREAD, _Slot()).add(key, row, number, name)
-            self._spent(time.perf_counter() - started)
+            self._spent(time.thread_time() - started)
             await asyncio.sleep(0)  # sessions come first
         return list(slots.values())
 
     async def _merge(self, layout: Layout, slots: list[_Slot], answers: list[Any]) -> None:
         """Each row becomes what is stored with what was seen."""
         for slot, values in zip(slots, answers, strict=True):
-            started = time.perf_counter()
+            started = time.thread_time()
             at = 0
             for index, name in enumerate(slot.names):
                 mark, value = values[at], b""
@@ -146,7 +146,7 @@ class RedisWriter:
                 before = _row(layout, name, value)
                 if before is not None:
                     slot.rows[index] = merged(before, slot.rows[index])
-            self._spent(time.perf_counter() - started)
+            self._spent(time.thread_time() - started)
             await asyncio.sleep(0)
 
     async def _cover(
@@ -154,7 +154,7 @@ class RedisWriter:
     ) -> tuple[list[_Call], list[bytes]]:
         calls, packed = [], []
         for slot in slots:
-            started = time.perf_counter()
+            started = time.thread_time()
             rows = []
             for place, name, nonce, row in zip(slot.places, slot.names, slot.found, slot.rows, strict=True):
                 packed.append(pack(row))
@@ -162,7 +162,7 @@ class RedisWriter:
                 rows.append(_ROW.pack(place + 1, name, len(nonce) > 0, nonce, len(value)) + value)
             keys = [layout.bucket(number, generation.letter) for number in slot.buckets]
             calls.append(_Call(keys, [generation.expires_ms, MAX_FIELDS, b"".join(rows)]))
-            self._spent(time.perf_counter() - started)
+            self._spent(time.thread_time() - started)
             await asyncio.sleep(0)
         return calls, packed
 

@@ -1,8 +1,9 @@
 """Between the verifier and a store: a bounded queue that a background task empties.
 
 Rules: offering is O(1) and never fails; what does not fit pushes out the oldest, and is counted; rows of one key are
-merged before anyone sends them; a row is passed on from its second sighting. Flushing takes at most `SHARE` of the
-process's time: a flush that took long puts off the next one, and the queue's bound does the rest.
+merged before anyone sends them; a row is passed on from its second sighting. Flushing takes at most `SHARE` of a
+core: a flush that computed for long puts off the next one, and the queue's bound does the rest. What a busy machine
+takes from us meanwhile is not counted. A store that takes nothing is asked again soon: that is how it is found out.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ MAX_QUEUED = 16_384
 MAX_QUEUED_OUTPUTS = 64
 #: Slices of one `flush`: more than a full queue has, and an end where other writers are always faster.
 MAX_ROUNDS = 256
-#: Of the time of its process, for everything that has to do with writing.
+#: Of a core's time, for everything that has to do with writing.
 SHARE = 0.004
+#: The longest pause after a flush that the store did not take.
+RETRY_S = 0.5
 
 Coalesced = dict[bytes, Row]
 Apply = Callable[[Namespace, Coalesced, list[tuple[int, ...]]], Awaitable[bool]]
@@ -116,19 +119,20 @@ class WriteQueue:
                 continue
             before = self.spent_s
             async with self._applying:
-                await self._flush_once()
+                went = await self._flush_once()
             self._counters.flushes += 1
-            await asyncio.sleep((self.spent_s - before) / SHARE)
+            pause_s = (self.spent_s - before) / SHARE
+            await asyncio.sleep(pause_s if went else min(pause_s, RETRY_S))
 
     async def _flush_once(self) -> bool:
         """At most FLUSH_KEYS rows of each namespace. False: the store took nothing, what was left is kept."""
-        started = time.perf_counter()
+        started = time.thread_time()
         self._coalesce()
         outputs: dict[Namespace, list[tuple[int, ...]]] = {}
         while self._outputs:
             namespace, tokens = self._outputs.popleft()
             outputs.setdefault(namespace, []).append(tokens)
-        self.spent(time.perf_counter() - started)
+        self.spent(time.thread_time() - started)
         went = True
         for namespace in list(self._held.keys() | outputs.keys()):
             rows = self._take(namespace)

@@ -13,7 +13,7 @@ from nacre.errors import NotFound
 
 
 @pytest.mark.parametrize(
-    ("gb_per_s", "parameters"), [(0.1, "113M"), (11, "113M"), (11.4, "160M"), (38, "452M"), (44, "452M"), (900, "904M")]
+    ("gb_per_s", "parameters"), [(0.1, "113M"), (11, "113M"), (13, "160M"), (38, "452M"), (48, "452M"), (900, "904M")]
 )
 def test_a_faster_memory_gets_a_larger_target(gb_per_s: float, parameters: str) -> None:
     assert parameters_for(gb_per_s * 1e9) == parameters

@@ -207,7 +207,8 @@ def test_pairs_of_bf16_are_the_same_chain_with_subnormals_as_zeros(isas: tuple[s
     draw = np.random.default_rng(5)
 
     def bf16(shape: tuple[int, int], exponents: tuple[int, int]) -> torch.Tensor:
-        bits = draw.integers(0, 1 << 7, shape) | draw.integers(*exponents, shape) << 7 | draw.integers(0, 2, shape) << 15
+        sign, exponent, mantissa = (draw.integers(*bounds, shape) for bounds in ((0, 2), exponents, (0, 1 << 7)))
+        bits = sign << 15 | exponent << 7 | mantissa
         return torch.from_numpy(bits.astype(np.uint16).view(np.int16)).view(BF16)
 
     def flushed(values: np.ndarray) -> np.ndarray:
