@@ -329,6 +329,7 @@ class _DeviceDrafting:
             window_nodes=opened.window_nodes,
             send=self._outgoing.send,
             failed=self._outgoing.fail,
+            delivered=self._outgoing.delivered,
             rtt_s=self._rtt_s,
         )
         self._writer = asyncio.create_task(self._write(), name="device-drafts")

@@ -6,7 +6,9 @@ extend them, and sends what is worth sending. Nobody waits for the step: commits
 and guesses below a node that has died meanwhile are dropped.
 
 A message costs the verifier a share of the very core that its engine may run on. So a guess that the next pass would
-take goes at once, and everything else waits a few milliseconds for company.
+take goes at once, and everything else waits a few milliseconds for company. At once means that drafting rests until it
+is on the wire: gRPC's threads share the core with ours, and a thread that never sleeps keeps them waiting for as long as
+the system's scheduler lets it, some three milliseconds.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -35,11 +37,15 @@ from nacre.session.observed import observations_of
 log = logging.getLogger("nacre.drafter")
 
 Send = Callable[[Draft], None]
+#: Returns once everything sent is on the wire.
+Delivered = Callable[[], Awaitable[None]]
 
 #: How long guesses wait for company before the first commit has told how long a pass is.
 COALESCE_S = 0.02
 #: A step shorter than this is not worth the way to another thread and back.
 INLINE_S = 0.003
+#: The longest rest until urgent guesses are on the wire: a link that takes none must not hold up other sessions.
+DELIVERY_S = 0.001
 #: Steps that are remembered with their times.
 LATEST_STEPS = 1024
 
@@ -88,6 +94,7 @@ class _Drafted:
     context: DraftContext
     send: Send
     failed: Callable[[Exception], None]
+    delivered: Delivered | None = None
     opened: bool = False
     rtt_s: float = 0.0
     verify_s: float = 0.0
@@ -127,6 +134,7 @@ class DraftWorker:
         self._reputation = Reputation()
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
+        self._urgent: list[Delivered] = []  # of sessions whose urgent guesses have just been sent
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
         # Tables that tenants share are never taught: one tenant would guess from another's text.
         teachable = proposer.traits.teachable and isinstance(proposer, TeachableByTenant)
@@ -154,6 +162,7 @@ class DraftWorker:
         window_nodes: int,
         send: Send,
         failed: Callable[[Exception], None],
+        delivered: Delivered | None = None,
         rtt_s: float = 0.0,
         row_budget: int = 0,
     ) -> int:
@@ -162,6 +171,7 @@ class DraftWorker:
         `rtt_s` is how far the verifier is: what is far away must be told of guesses earlier, and of more of them.
         `row_budget` is what the verifier could use of them now: at 1 the prompt waits until a commit says more.
         `failed` is told if the proposer cannot go on with this session; it is closed then, the others go on.
+        `delivered`, if given, is awaited for a moment where what was sent is urgent.
         """
         if len(self._sessions) >= self.max_sessions:
             raise ResourceExhausted(
@@ -177,7 +187,7 @@ class DraftWorker:
             reputation=self._reputation,
             row_budget=row_budget,
         )
-        self._sessions[number] = _Drafted(number, session, context, send, failed, rtt_s=rtt_s)
+        self._sessions[number] = _Drafted(number, session, context, send, failed, delivered, rtt_s=rtt_s)
         self._wake.set()
         return number
 
@@ -245,6 +255,7 @@ class DraftWorker:
                     self._fail(number, error)
                 guessed = self.totals.guessed
                 self._apply(step, guesses)
+                await self._let_out()
                 ended = time.perf_counter()
                 if step.wanted:
                     self.latest.append(TakenStep(began, ended, self.totals.guessed - guessed))
@@ -356,8 +367,18 @@ class DraftWorker:
         wait_s = drafted.session.patience * drafted.verify_s or COALESCE_S
         if drafted.session.urgent:
             self._flush(drafted)
+            if drafted.delivered is not None:
+                self._urgent.append(drafted.delivered)
         elif drafted.flush is None:
             drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
+
+    async def _let_out(self) -> None:
+        """Returns once what is urgent is on the wire, or after a moment."""
+        urgent, self._urgent = self._urgent, []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DELIVERY_S):
+                for delivered in urgent:
+                    await delivered()
 
     def _flush(self, drafted: _Drafted) -> None:
         if drafted.flush is not None:

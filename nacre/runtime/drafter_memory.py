@@ -1,4 +1,4 @@
-"""What a verifier remembers of drafters that have left: how right they were, and whether they learn.
+"""What a verifier remembers of drafters that have left: how right they were, how fast, and whether they learn.
 
 Bound: `MOST` entries of each kind; the longest unseen go first.
 """
@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from nacre.pacing import Reputation
+from nacre.scheduling import AnswerTimes
 
 MOST = 256
 
@@ -17,10 +18,13 @@ V = TypeVar("V")
 
 
 class DrafterMemory:
-    """Tenants are kept apart: nobody's drafters are judged by another's."""
+    """Tenants are kept apart: nobody's drafters are judged by another's. How soon a method answers is for all: that is
+    believed until a session has had its own first answer.
+    """
 
     def __init__(self) -> None:
         self._reputations: OrderedDict[tuple[str, str], Reputation] = OrderedDict()
+        self._answers: OrderedDict[str, AnswerTimes] = OrderedDict()
         self._learners: OrderedDict[str, int] = OrderedDict()
 
     def reputation(self, tenant: str, method: str) -> Reputation:
@@ -28,9 +32,14 @@ class DrafterMemory:
         known = self._reputations.get((tenant, method))
         return known.copy() if known is not None else Reputation()
 
-    def left(self, tenant: str, method: str, reputation: Reputation) -> None:
-        """A drafter has left; what it was worth is what the next of its kind starts with."""
+    def answers(self, method: str) -> AnswerTimes | None:
+        """How soon drafters of that method have answered lately; None if nobody knows."""
+        return self._answers.get(method)
+
+    def left(self, tenant: str, method: str, reputation: Reputation, answers: AnswerTimes) -> None:
+        """A drafter has left; what it was worth, and how soon it answered, is what the next of its kind starts with."""
         _put(self._reputations, (tenant, method), reputation)
+        _put(self._answers, method, answers)
 
     def ended(self, tenant: str, wanted: int) -> None:
         """A session that speculates is over; `wanted` best tokens of each row is what its drafters learnt from."""

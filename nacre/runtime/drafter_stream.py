@@ -50,9 +50,11 @@ class Outgoing:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Draft | Exception] = asyncio.Queue(MAX_QUEUED_DRAFTS + 1)
+        self._delivered = asyncio.Event()
 
     def send(self, draft: Draft) -> None:
         if self._queue.qsize() < MAX_QUEUED_DRAFTS:
+            self._delivered.clear()
             self._queue.put_nowait(draft)
         else:
             self.fail(ResourceExhausted(f"{MAX_QUEUED_DRAFTS} drafts wait for a link that takes none; giving up"))
@@ -62,7 +64,13 @@ class Outgoing:
         if not self._queue.full():
             self._queue.put_nowait(error)
 
+    async def delivered(self) -> None:
+        """Returns once the writer has written everything and waits for more."""
+        await self._delivered.wait()
+
     async def next(self) -> Draft:
+        if self._queue.empty():
+            self._delivered.set()
         item = await self._queue.get()
         if isinstance(item, Exception):
             raise item
@@ -116,6 +124,7 @@ async def draft_for_session(
             window_nodes=opened.window_nodes,
             send=outgoing.send,
             failed=outgoing.fail,
+            delivered=outgoing.delivered,
             rtt_s=rtt_s,
             row_budget=opened.row_budget,
         )

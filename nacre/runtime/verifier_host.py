@@ -31,6 +31,10 @@ from nacre.session.observed import Observed, ObservedLog
 log = logging.getLogger("nacre.verifier")
 
 
+#: An event loop's timers may ring so much too early: uvloop counts whole milliseconds.
+TIMER_S = 0.001
+
+
 @dataclass(frozen=True, slots=True)
 class HostLimits:
     """`grace_s` is how long a session without its owner keeps its place; `chunk_rows` bounds prompt rows in a pass."""
@@ -160,13 +164,14 @@ class VerifierHost:
     def join(self, session: HostedSession, method: str) -> int:
         """Admits a drafter; it starts with the reputation that drafters of its method have with the tenant."""
         session.drafter_joined()
+        session.arrivals.like = self._drafters.answers(method) or session.arrivals.like
         return session.machine.join(self._drafters.reputation(session.engine.tenant, method))
 
     def leave(self, session: HostedSession, ordinal: int, method: str) -> None:
         session.observed.leave(ordinal)
         stream = session.machine.streams.get(ordinal)
         if stream is not None and stream.reputation is not None:
-            self._drafters.left(session.engine.tenant, method, stream.reputation)
+            self._drafters.left(session.engine.tenant, method, stream.reputation, session.arrivals.times)
         session.machine.leave(ordinal)
 
     def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
@@ -262,9 +267,11 @@ class VerifierHost:
             return False
         self._work.clear()
         try:
-            async with asyncio.timeout(pause_s):
+            async with asyncio.timeout(pause_s + TIMER_S):
                 await self._work.wait()
         except TimeoutError:
+            if self._work.is_set():  # both at once
+                return True
             self._work.set()
             return False
         return True

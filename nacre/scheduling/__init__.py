@@ -3,6 +3,6 @@
 from nacre.scheduling.costs import PassCosts
 from nacre.scheduling.pacer import Pacer, Waiting
 from nacre.scheduling.rows import RowBudget, Shares, share_rows
-from nacre.scheduling.waiting import Arrivals
+from nacre.scheduling.waiting import AnswerTimes, Arrivals
 
-__all__ = ["Arrivals", "Pacer", "PassCosts", "RowBudget", "Shares", "Waiting", "share_rows"]
+__all__ = ["AnswerTimes", "Arrivals", "Pacer", "PassCosts", "RowBudget", "Shares", "Waiting", "share_rows"]

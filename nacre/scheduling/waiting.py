@@ -29,40 +29,63 @@ _PATIENCE = 2.0
 _ALLOWED, _EARNED, _MOST_PASSES = 0.01, 0.5, 4.0
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerTimes:
+    """Seconds from a miss to the first guess after it, and from one message to the next; None: not known."""
+
+    answer_s: float | None = None
+    gap_s: float | None = None
+
+
 @dataclass(slots=True)
 class Arrivals:
     """How soon after a commit, and after one another, guesses of one session come.
 
-    Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time.
+    Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time. What comes during a pass
+    may come in a clump, when the pass lets go of the core; so a gap is the time since the first answer, shared among all
+    messages since. Until a session has had its first answer, it takes `like` for its own: what others have had from
+    drafters of the kind.
     """
 
     #: Time that may be spent on pauses.
     credit_s: float = 0.0
+    like: AnswerTimes = AnswerTimes()
     _answer_s: float | None = None
     _gap_s: float | None = None
     _since: float = 0.0
     _hungry: bool = False
-    _answered: bool = False
+    _answers: int = 0  # since the tip moved
+    _answered_at: float = 0.0
 
     def committed(self, now: float, *, hungry: bool, matched: int = 0, pass_s: float = 0.0) -> None:
         """The tip has moved, over `matched` right guesses; `hungry` if no guess is left below it."""
         earned_s = (_ALLOWED + _EARNED * matched) * pass_s
         self.credit_s = min(self.credit_s + earned_s, _MOST_PASSES * pass_s)
-        self._since, self._hungry, self._answered = now, hungry, False
+        self._since, self._hungry, self._answers = now, hungry, 0
 
     def came(self, now: float, *, hungry: bool) -> None:
         """A message with live guesses; `hungry` if a pass would still take more."""
         if self._hungry:
-            passed = now - self._since
-            if self._answered:
-                self._gap_s = _follow(self._gap_s, passed)
+            if self._answers:
+                self._gap_s = _follow(self._gap_s, (now - self._answered_at) / self._answers)
             else:
-                self._answer_s = _follow(self._answer_s, passed)
-        self._since, self._hungry, self._answered = now, hungry, True
+                self._answer_s = _follow(self._answer_s, now - self._since)
+        if not self._answers:
+            self._answered_at = now
+        self._since, self._hungry, self._answers = now, hungry, self._answers + 1
+
+    @property
+    def times(self) -> AnswerTimes:
+        """As far as they are known, here or of others."""
+        return AnswerTimes(
+            self.like.answer_s if self._answer_s is None else self._answer_s,
+            self.like.gap_s if self._gap_s is None else self._gap_s,
+        )
 
     def due_s(self, now: float) -> float | None:
         """Seconds until the next message is expected; None if nothing is known, or it is overdue."""
-        expected = self._gap_s if self._answered or not self._hungry else self._answer_s
+        times = self.times
+        expected = times.gap_s if self._answers or not self._hungry else times.answer_s
         if expected is None:
             return None
         passed = now - self._since

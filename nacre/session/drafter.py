@@ -26,6 +26,9 @@ from nacre.tree import DraftTree, Fate, Node
 
 #: Up to so many passes away a verifier is near; per pass beyond it, thresholds fall like this.
 _NEAR, _FAR = 0.5, 2.0
+#: A verifier beside the drafter waits for a guess that was not made; one so many passes away does not any more, and
+#: there what is worth making is so many times less likely.
+_BESIDE, _AHEAD = 0.15, 5.0
 #: Thresholds are for a session that could use so many rows. Where many sessions share the passes it gets fewer: then
 #: they rise, up to `_MOST_ASKED`, for what is unlikely now can be sent once the text has come nearer to it.
 _ROWS_ALONE, _MOST_ASKED = 8, 0.5
@@ -41,12 +44,12 @@ class DrafterLimits:
     """How far and wide a drafter guesses.
 
     `window_nodes` bounds its tree. A node is extended or sent only while its path survival is at least
-    `least_survival`: work under a fork that will almost surely lose helps nobody. `least_sent_survival` is the same
-    for sending. Both fall with the distance of the verifier, and rise where it has few rows for the session.
+    `least_survival` (beside the verifier; less at any distance): work under a fork that will almost surely lose helps
+    nobody, and what both sides compute on may be one core. `least_sent_survival` is the same for sending. Both fall with the distance of the verifier, and rise where it has few rows for the session.
     """
 
     window_nodes: int = 256
-    least_survival: float = 0.003
+    least_survival: float = 0.015
     least_sent_survival: float = 0.003
     nodes_per_draft: int = 64
 
@@ -165,7 +168,7 @@ class DrafterSession:
         found: list[tuple[float, int]] = []
         if self.tree.full or len(self.tokens) >= self.end_position or self._row_budget == 1:
             return []
-        least = self._least_reach(self.limits.least_survival)
+        least = self._least_reach(self._least_made)
         if self._reputation is not None and self._reputation.hopeless:
             # Guesses of no use are made only to be compared: at the tip, and no further.
             fresh = self.tree.tip.id not in self._extended and self.tree.tip.position + 1 < self.end_position
@@ -181,6 +184,11 @@ class DrafterSession:
         for entry in found:  # they stay until they are extended
             heapq.heappush(self._to_extend, entry)
         return [self._nodes[i] for reach, i in found if -reach >= least or i == self.tree.tip.id]
+
+    @property
+    def _least_made(self) -> float:
+        ahead = min(1.0, self.passes_away / _BESIDE)
+        return self.limits.least_survival / (1 + (_AHEAD - 1) * ahead)
 
     def _least_reach(self, survival: float) -> float:
         """What a guess must reach to be worth `survival` now.
@@ -208,7 +216,7 @@ class DrafterSession:
         if start is None:
             return [0] * len(guesses)
         self._extended.add(node_id)
-        least = self._least_reach(self.limits.least_survival)
+        least = self._least_reach(self._least_made)
         placed: list[Node | None] = []
         for guess in guesses:
             parent = start if guess.parent == TIP else placed[guess.parent]

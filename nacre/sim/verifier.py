@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from nacre.errors import NacreError, NotFound
 from nacre.pacing import Reputation
+from nacre.scheduling import AnswerTimes
 from nacre.session import Commit, Draft, Reanchor, Resolution, VerifierSession, open_session
 from nacre.sim.batch_loop import BatchLoop, Ready
 from nacre.sim.checkers import VerifierChecks
@@ -49,6 +50,7 @@ class VerifierActor:
         self._streams: dict[Stream, Hosted | None] = {}
         self._opened = 0
         self._reputation: Reputation | None = None
+        self._answers = AnswerTimes()
         if spec.crash_at_s is not None:
             world.at(spec.crash_at_s, self.crash)
 
@@ -184,6 +186,7 @@ class VerifierActor:
         hosted.drafters[stream] = ordinal
         hosted.told[stream] = len(hosted.session.tokens)
         hosted.hearing.joined()
+        hosted.arrivals.like = self._answers
         if hosted.checks is not None:
             hosted.checks.joined(ordinal)
 
@@ -239,6 +242,7 @@ class VerifierActor:
             left = hosted.session.streams[ordinal]
             if left.reputation is not None:
                 self._reputation = left.reputation
+                self._answers = hosted.arrivals.times
             hosted.session.leave(ordinal)
             if hosted.checks is not None:
                 hosted.checks.left(ordinal)
