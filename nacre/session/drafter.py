@@ -26,9 +26,9 @@ from nacre.tree import DraftTree, Fate, Node
 
 #: Up to so many passes away a verifier is near; per pass beyond it, thresholds fall like this.
 _NEAR, _FAR = 0.5, 2.0
-#: A verifier beside the drafter waits for a guess that was not made; one so many passes away does not any more, and
-#: there what is worth making is so many times less likely.
-_BESIDE, _AHEAD = 0.15, 5.0
+#: A verifier beside the drafter waits for a guess that was not made. From half of `_NEAR` on it does so less and less,
+#: at `_NEAR` no more, and there what is worth making is so many times less likely.
+_AHEAD = 5.0
 #: Thresholds are for a session that could use so many rows. Where many sessions share the passes it gets fewer: then
 #: they rise, up to `_MOST_ASKED`, for what is unlikely now can be sent once the text has come nearer to it.
 _ROWS_ALONE, _MOST_ASKED = 8, 0.5
@@ -187,7 +187,7 @@ class DrafterSession:
 
     @property
     def _least_made(self) -> float:
-        ahead = min(1.0, self.passes_away / _BESIDE)
+        ahead = min(1.0, max(0.0, 2 * self.passes_away / _NEAR - 1))
         return self.limits.least_survival / (1 + (_AHEAD - 1) * ahead)
 
     def _least_reach(self, survival: float) -> float:
