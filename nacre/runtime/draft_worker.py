@@ -7,8 +7,8 @@ and guesses below a node that has died meanwhile are dropped.
 
 A message costs the verifier a share of the very core that its engine may run on. So a guess that the next pass would
 take goes at once, and everything else waits a few milliseconds for company. At once means that drafting rests until it
-is on the wire: gRPC's threads share the core with ours, and a thread that never sleeps keeps them waiting for as long as
-the system's scheduler lets it, some three milliseconds.
+is on the wire: gRPC's threads share the core with ours, and beside a thread that never sleeps they wait for as long as
+the system's scheduler lets them, some three milliseconds.
 """
 
 from __future__ import annotations

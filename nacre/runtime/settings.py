@@ -107,7 +107,7 @@ class DrafterSettings:
     batch_nodes: int = setting(4, "most nodes extended in one draft step", least=1, most=256)
     children: int = setting(4, "most rival guesses at one position", least=1, most=32)
     least_survival: float = setting(
-        0.015, "guesses less likely than this are not made, a fifth of it at any distance; less far away", least=0, most=1
+        0.015, "guesses less likely than this are not made; a fifth of it at a distance, less far away", least=0, most=1
     )
     least_sent: float = setting(
         0.02, "guesses less likely than this are kept back for now; less far away", least=0, most=1

@@ -30,9 +30,7 @@ from nacre.session.observed import Observed, ObservedLog
 
 log = logging.getLogger("nacre.verifier")
 
-
-#: An event loop's timers may ring so much too early: uvloop counts whole milliseconds.
-TIMER_S = 0.001
+TIMER_S = 0.001  # so much too early may timers ring: uvloop counts whole milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +268,9 @@ class VerifierHost:
             async with asyncio.timeout(pause_s + TIMER_S):
                 await self._work.wait()
         except TimeoutError:
-            if self._work.is_set():  # both at once
-                return True
+            came = self._work.is_set()  # in the very same turn
             self._work.set()
-            return False
+            return came
         return True
 
     def expire(self) -> None:

@@ -41,10 +41,10 @@ class AnswerTimes:
 class Arrivals:
     """How soon after a commit, and after one another, guesses of one session come.
 
-    Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time. What comes during a pass
-    may come in a clump, when the pass lets go of the core; so a gap is the time since the first answer, shared among all
-    messages since. Until a session has had its first answer, it takes `like` for its own: what others have had from
-    drafters of the kind.
+    Only what comes while guesses are wanted counts: a drafter that is far ahead takes its time. What comes during a
+    pass may come in a clump, when the pass lets go of the core; so a gap is the time since the first answer, shared
+    among all messages since. Until a session has had its first answer, it takes `like` for its own: what others have
+    had from drafters of the kind.
     """
 
     #: Time that may be spent on pauses.

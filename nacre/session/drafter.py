@@ -44,13 +44,14 @@ class DrafterLimits:
     """How far and wide a drafter guesses.
 
     `window_nodes` bounds its tree. A node is extended or sent only while its path survival is at least
-    `least_survival` (beside the verifier; less at any distance): work under a fork that will almost surely lose helps
-    nobody, and what both sides compute on may be one core. `least_sent_survival` is the same for sending. Both fall with the distance of the verifier, and rise where it has few rows for the session.
+    `least_survival` beside the verifier, and a fifth of it at a distance: work under a fork that will almost surely
+    lose helps nobody, and near by there is time to do it when it is wanted. `least_sent_survival` is the same for
+    sending. Both fall further far away, and rise where the verifier has few rows for the session.
     """
 
     window_nodes: int = 256
     least_survival: float = 0.015
-    least_sent_survival: float = 0.003
+    least_sent_survival: float = 0.02
     nodes_per_draft: int = 64
 
 

@@ -63,9 +63,9 @@ async def test_a_bad_draft_ends_the_owners_stream_but_not_the_session() -> None:
         owner = await (await Owner(gateway, opening()).begin()).listen(until_tokens=10)
         bad = pb.Draft(first_node=1, anchor=len(PROMPT), guesses=guesses([10**6]))
         await owner.call.write(pb.SessionRequest(draft=bad))
-        verifier.faults.resume.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await owner.listen()
+        verifier.faults.resume.set()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "1000000" in (caught.value.details() or "")
         back = Owner(gateway, joining(owner.opened.owner_ticket, len(PROMPT) + len(owner.tokens)))

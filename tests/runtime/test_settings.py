@@ -112,9 +112,9 @@ CONTRADICTORY = [
     (
         DrafterSettings,
         "--least-sent 0.001",
-        "least_sent is 0.001 (--least-sent) and least_survival is 0.003 (default)",
+        "least_sent is 0.001 (--least-sent) and least_survival is 0.015 (default)",
         "raise least_sent or lower least_survival",
-        "--least-sent 0.003",
+        "--least-sent 0.015",
     ),
     (
         DrafterSettings,

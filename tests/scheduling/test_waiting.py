@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nacre.scheduling import Arrivals, Pacer, PassCosts, RowBudget, Waiting
+from nacre.scheduling import AnswerTimes, Arrivals, Pacer, PassCosts, RowBudget, Waiting
 from nacre.scheduling.waiting import next_gain
 from nacre.tree import DraftTree
 
@@ -95,6 +95,25 @@ def test_only_what_comes_while_guesses_are_wanted_is_measured() -> None:
     known.came(2.5, hungry=False)
     known.committed(3.0, hungry=True)
     assert known.due_s(3.0) == pytest.approx(0.003, rel=0.01)
+
+
+def test_a_clump_that_came_when_a_pass_let_go_of_the_core_is_no_short_gap() -> None:
+    known = Arrivals()
+    for count in range(20):
+        start = float(count)
+        known.committed(start, hungry=True)
+        known.came(start + 0.002, hungry=True)
+        for late in range(8):
+            known.came(start + 0.006 + late * 0.00003, hungry=True)
+    assert 0.0005 <= (known.times.gap_s or 0.0) <= 0.004
+
+
+def test_until_the_first_answer_others_answers_are_believed_and_then_only_ones_own() -> None:
+    known = Arrivals(like=AnswerTimes(answer_s=0.003, gap_s=0.002))
+    known.committed(0.0, hungry=True)
+    assert known.due_s(0.0) == pytest.approx(0.003)
+    known.came(0.010, hungry=True)
+    assert known.times == AnswerTimes(answer_s=0.010, gap_s=0.002)
 
 
 def test_a_pacer_without_pauses_never_waits_and_nobody_waits_for_nobody() -> None:

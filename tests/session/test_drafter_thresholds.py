@@ -25,6 +25,14 @@ def test_far_from_the_verifier_less_likely_guesses_are_sent_too() -> None:
     assert [draft.tokens for draft in session.outbox()] == [(2, 3)]
 
 
+def test_beside_the_verifier_less_is_made_ahead_than_at_a_distance() -> None:
+    for passes_away, made in ((0.0, 1), (0.25, 1), (0.5, 2), (3.0, 3)):
+        session = opened(limits=DrafterLimits(window_nodes=16, least_survival=0.1))
+        session.passes_away = passes_away
+        placed = session.extend(session.tree.tip.id, [Guess(7, 0.9), Guess(8, 0.05), Guess(9, 0.01)])
+        assert sum(1 for node_id in placed if node_id) == made, passes_away
+
+
 def test_where_tips_fill_the_passes_nothing_is_guessed_or_sent_until_there_is_room() -> None:
     session = opened()
     extend(session, (), chain(1, 2))
