@@ -56,7 +56,7 @@ def test_what_would_only_add_an_unlikely_token_is_not_waited_for() -> None:
     known = arrivals(0.003, 0.003)
     known.came(0.001, hungry=True)
     assert pacer().pause_s(0.001, [Waiting(tree, known, 0.8)]) == 0.0
-    assert next_gain(tree, 0.8) == pytest.approx(0.6 * 0.7**10 * 0.8)
+    assert next_gain(tree, 0.8) == pytest.approx(0.7**10 * 0.8)
 
 
 def test_pauses_are_paid_from_what_guesses_saved() -> None:
@@ -114,6 +114,17 @@ def test_until_the_first_answer_others_answers_are_believed_and_then_only_ones_o
     assert known.due_s(0.0) == pytest.approx(0.003)
     known.came(0.010, hungry=True)
     assert known.times == AnswerTimes(answer_s=0.010, gap_s=0.002)
+
+
+def test_after_a_silence_the_next_guess_answers_the_commit_even_if_the_tree_is_not_empty() -> None:
+    known = arrivals(0.003, 0.001)
+    known.committed(1.0, hungry=True)
+    known.came(1.003, hungry=False)
+    known.committed(1.030, hungry=False)
+    assert known.due_s(1.030) == pytest.approx(0.003, rel=0.1)
+    known.came(1.0595, hungry=False)
+    known.committed(1.060, hungry=False)  # guesses are coming in: the next one is on its way
+    assert known.due_s(1.060) == pytest.approx(0.001, rel=0.1)
 
 
 def test_a_pacer_without_pauses_never_waits_and_nobody_waits_for_nobody() -> None:
