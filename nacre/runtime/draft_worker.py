@@ -134,7 +134,7 @@ class DraftWorker:
         self._reputation = Reputation()
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
-        self._urgent: list[Delivered] = []  # of sessions whose urgent guesses have just been sent
+        self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent, by a step or at a commit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
         # Tables that tenants share are never taught: one tenant would guess from another's text.
         teachable = proposer.traits.teachable and isinstance(proposer, TeachableByTenant)
@@ -225,6 +225,7 @@ class DraftWorker:
 
     def close(self, number: int) -> None:
         drafted = self._sessions.pop(number, None)
+        self._urgent.pop(number, None)
         if drafted is not None:
             if drafted.flush is not None:
                 drafted.flush.cancel()
@@ -239,6 +240,7 @@ class DraftWorker:
             while True:
                 await self._wake.wait()
                 began = time.perf_counter()
+                await self._let_out()
                 step = self._plan()
                 if step is None:
                     self._wake.clear()
@@ -255,7 +257,6 @@ class DraftWorker:
                     self._fail(number, error)
                 guessed = self.totals.guessed
                 self._apply(step, guesses)
-                await self._let_out()
                 ended = time.perf_counter()
                 if step.wanted:
                     self.latest.append(TakenStep(began, ended, self.totals.guessed - guessed))
@@ -368,16 +369,18 @@ class DraftWorker:
         if drafted.session.urgent:
             self._flush(drafted)
             if drafted.delivered is not None:
-                self._urgent.append(drafted.delivered)
+                self._urgent[drafted.number] = drafted.delivered
         elif drafted.flush is None:
             drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
 
     async def _let_out(self) -> None:
         """Returns once what is urgent is on the wire, or after a moment."""
-        urgent, self._urgent = self._urgent, []
+        if not self._urgent:
+            return
+        urgent, self._urgent = self._urgent, {}
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DELIVERY_S):
-                for delivered in urgent:
+                for delivered in urgent.values():
                     await delivered()
 
     def _flush(self, drafted: _Drafted) -> None:

@@ -188,6 +188,7 @@ class DrafterSession:
 
     @property
     def _least_made(self) -> float:
+        """The survival from which on a guess is worth making at this distance."""
         ahead = min(1.0, max(0.0, 2 * self.passes_away / _NEAR - 1))
         return self.limits.least_survival / (1 + (_AHEAD - 1) * ahead)
 
