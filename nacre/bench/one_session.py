@@ -13,7 +13,7 @@ from nacre.bench.rig import Rig, Served, Wire
 from nacre.client import Generation, Request, Retry
 from nacre.errors import Unavailable
 from nacre.runtime.delay_proxy import Passage
-from nacre.runtime.draft_worker import TakenStep
+from nacre.runtime.draft_totals import TakenStep
 from nacre.sampling import SamplingParams
 from nacre.session import SpeculationMode
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc, verifier_pb2_grpc

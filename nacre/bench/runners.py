@@ -15,7 +15,8 @@ from nacre.bench.jobs import Jobs
 from nacre.bench.one_session import Asked, Commit, Told, generate
 from nacre.bench.rig import LOCKSTEP_VERIFIER, Rig, Served, busy_ms, until_idle
 from nacre.drafting import method_names, needs_model, proposer_class
-from nacre.runtime.draft_worker import LATEST_STEPS, TakenStep
+from nacre.runtime.draft_totals import TakenStep
+from nacre.runtime.draft_worker import LATEST_STEPS
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 
 #: A lock-step client decides how much is verified; the verifier only has to hold it.

@@ -30,6 +30,7 @@ from nacre.drafting.proposer import TeachableByTenant, of_vocabulary
 from nacre.drafting.rows import Row
 from nacre.errors import ResourceExhausted
 from nacre.pacing import Reputation
+from nacre.runtime.draft_totals import DraftTotals, TakenStep
 from nacre.runtime.lessons import Lessons
 from nacre.session import Commit, Draft, DrafterLimits, DrafterSession, Reanchor
 from nacre.session.observed import observations_of
@@ -48,32 +49,6 @@ INLINE_S = 0.003
 DELIVERY_S = 0.001
 #: Steps that are remembered with their times.
 LATEST_STEPS = 1024
-
-
-@dataclass(slots=True)
-class DraftTotals:
-    """What one worker has done: nodes it guessed, nodes sent, nodes that turned out right, nodes that died.
-
-    `busy_s` is the time of its steps with all that comes with them, `propose_s` what the proposer took of it; reading
-    prompts and what a store taught apart.
-    """
-
-    steps: int = 0
-    busy_s: float = 0.0
-    propose_s: float = 0.0
-    guessed: int = 0
-    sent: int = 0
-    right: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TakenStep:
-    """When a step that was to guess was, in seconds of a monotonic clock, and how many nodes it guessed."""
-
-    began_s: float
-    ended_s: float
-    guesses: int
 
 
 @dataclass(frozen=True, slots=True)

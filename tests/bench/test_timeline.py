@@ -11,7 +11,7 @@ from nacre.bench.one_session import Commit, Told
 from nacre.bench.plots import plot
 from nacre.bench.timeline import LANES, telling, timeline
 from nacre.runtime.delay_proxy import Passage
-from nacre.runtime.draft_worker import TakenStep
+from nacre.runtime.draft_totals import TakenStep
 
 TOLD = Told(
     started_s=10.0,
