@@ -20,7 +20,8 @@ from tests.services import Services, address, services
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 PROMPT = "import os\n\n\ndef read(path):\n"
-TOKENS = 64
+#: Hundreds of passes: a session must not be over before whoever attacks it has joined.
+TOKENS = 384
 SEED, BYSTANDERS_SEED = 3, 4
 
 
