@@ -12,6 +12,8 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from nacre.models import bundled
+from nacre.training.inflate import inflate
 from tests.services import Services, services
 from tests.store.fleet import (
     all_generated,
@@ -36,7 +38,8 @@ if os.environ.get("NACRE_NIGHTLY"):
 
 KEY = "ours"
 MOST_RESIDENT_BYTES = 150_000_000
-TRIALS = 4
+#: The target's size, inflated: a pass must take so much longer than a guess from a table that none comes too late.
+PARAMETERS = 113_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,9 @@ async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taug
     server = RedisServer(folder).start()
     try:
         flags = ("--config", str(settings_file(folder, server.url)))
-        async with services(drafters=0, gateway=False, verifier_flags=flags) as running:
+        target = str(folder / "target")
+        inflate(bundled("demo-target"), Path(target), parameters=PARAMETERS)
+        async with services(drafters=0, gateway=False, target=target, verifier_flags=flags) as running:
             async with gateway(running, [], KEY) as where:
                 text, _ = await generated(where, KEY, drafters=0)
                 await generated(where, KEY, drafters=0)  # what was seen once is not kept
@@ -68,16 +73,6 @@ async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taug
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_drafter_that_shares_nothing_but_redis_knows_the_text(taught: Taught, method: str) -> None:
-    """On a busy machine guesses may come too late to be of use: then once more, with another fresh drafter."""
-    for trial in range(TRIALS):
-        before, others, after = await passes_with_and_without(taught, method, f"of-{method}-{trial}")
-        if after < min(before, others):
-            return
-    pytest.fail(f"{after} passes with what Redis knows, {before} without it, {others} of a new tenant's")
-
-
-async def passes_with_and_without(taught: Taught, method: str, other: str) -> tuple[int, int, int]:
-    """Of a drafter without a store; of one that has it, for `other`, who has never been here, and for its owner."""
     running, port = taught.running, free_port()
     fresh, reading = await asyncio.gather(
         running.start_drafter(method=method),
@@ -86,14 +81,16 @@ async def passes_with_and_without(taught: Taught, method: str, other: str) -> tu
     async with gateway(running, [fresh], KEY) as where:
         text, before = await generated(where, KEY, drafters=1)
         assert text == taught.text
+    other = f"of-{method}"  # a tenant that has never been here
     async with gateway(running, [reading], KEY, other) as where:
         text, others = await generated(where, other, drafters=1)
         assert text == taught.text
         text, after = await generated(where, KEY, drafters=1)
         assert text == taught.text
     assert await metric(port, "rows_read_total") > 0
+    assert after < before
+    assert after < others
     assert psutil.Process(reading.pid).memory_info().rss <= MOST_RESIDENT_BYTES
-    return before, others, after
 
 
 async def test_the_second_pass_over_the_same_prompts_is_faster_for_its_tenant_only(taught: Taught) -> None:
@@ -131,7 +128,7 @@ async def test_a_snapshot_teaches_a_drafter_too(taught: Taught, tmp_path: Path) 
     config.write_text(f'[store]\nsnapshot = "{tmp_path / "rows"}"\n')
     flags = ("--config", str(config))
     port = free_port()
-    async with services(drafters=0, gateway=False, verifier_flags=flags) as running:
+    async with services(drafters=0, gateway=False, target=taught.running.target, verifier_flags=flags) as running:
         async with gateway(running, [], KEY) as where:
             for _ in range(2):
                 assert (await generated(where, KEY, drafters=0))[0] == taught.text
