@@ -5,10 +5,10 @@ what the verifiers have said meanwhile, picks the nodes most likely to survive o
 extend them, and sends what is worth sending. Nobody waits for the step: commits are applied to the machines at once,
 and guesses below a node that has died meanwhile are dropped.
 
-A message costs the verifier a share of the very core that its engine may run on. So a guess that the next pass would
-take goes at once, and everything else waits a few milliseconds for company. At once means that drafting rests until it
-is on the wire: gRPC's threads share the core with ours, and beside a thread that never sleeps they wait for as long as
-the system's scheduler lets them, some three milliseconds.
+A message costs the verifier a share of the very core that its engine may run on. So guesses that the next pass would
+take go as soon as they are all there or two milliseconds have passed, and everything else waits longer for company.
+Drafting rests until they are on the wire: gRPC's threads share the core with ours, and beside a thread that never
+sleeps they wait for as long as the system's scheduler lets them, some three milliseconds.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class DraftWorker:
         self._reputation = Reputation()
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
-        self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent, by a step or at a commit
+        self._gathering: dict[int, _Drafted] = {}  # by session: urgent guesses wait for those of the next steps
+        self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent, after a step or at a commit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
         # Tables that tenants share are never taught: one tenant would guess from another's text.
         teachable = proposer.traits.teachable and isinstance(proposer, TeachableByTenant)
@@ -190,6 +191,7 @@ class DraftWorker:
             drafted.verify_s = commit.verify_ms / 1e3
             drafted.session.passes_away = drafted.rtt_s / drafted.verify_s
         self._offer(drafted)  # the window has room again, or a verifier that was behind has caught up
+        self._send_gathered(number)  # it is about to begin its next pass
         self._wake.set()
 
     def reanchored(self, number: int, reanchor: Reanchor) -> None:
@@ -201,6 +203,7 @@ class DraftWorker:
     def close(self, number: int) -> None:
         drafted = self._sessions.pop(number, None)
         self._urgent.pop(number, None)
+        self._gathering.pop(number, None)
         if drafted is not None:
             if drafted.flush is not None:
                 drafted.flush.cancel()
@@ -215,10 +218,15 @@ class DraftWorker:
             while True:
                 await self._wake.wait()
                 began = time.perf_counter()
+                for number in [n for n, one in self._gathering.items() if not one.session.gathers(began, self._step_s)]:
+                    self._send_gathered(number)
                 await self._let_out()
                 step = self._plan()
                 if step is None:
-                    self._wake.clear()
+                    if not self._gathering:
+                        self._wake.clear()
+                    for number in tuple(self._gathering):
+                        self._send_gathered(number)
                     continue
                 started = time.perf_counter()
                 if step.opening or step.learning or self._step_s >= INLINE_S:
@@ -339,14 +347,19 @@ class DraftWorker:
             self._offer(drafted)
 
     def _offer(self, drafted: _Drafted) -> None:
-        """Sends at once what the next pass would take; what would only fill up the window waits for company."""
-        wait_s = drafted.session.patience * drafted.verify_s or COALESCE_S
+        """What the next pass would take waits for a few steps at most; what would only fill up the window, longer."""
         if drafted.session.urgent:
+            self._gathering[drafted.number] = drafted
+        elif drafted.flush is None:
+            wait_s = drafted.session.patience * drafted.verify_s or COALESCE_S
+            drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
+
+    def _send_gathered(self, number: int) -> None:
+        drafted = self._gathering.pop(number, None)
+        if drafted is not None:
             self._flush(drafted)
             if drafted.delivered is not None:
-                self._urgent[drafted.number] = drafted.delivered
-        elif drafted.flush is None:
-            drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
+                self._urgent[number] = drafted.delivered
 
     async def _let_out(self) -> None:
         """Returns once what is urgent is on the wire, or after a moment."""
@@ -359,6 +372,7 @@ class DraftWorker:
                     await delivered()
 
     def _flush(self, drafted: _Drafted) -> None:
+        self._gathering.pop(drafted.number, None)
         if drafted.flush is not None:
             drafted.flush.cancel()
             drafted.flush = None

@@ -3,7 +3,8 @@
     committed(commit)      the tip moved: keep the guesses that turned out right, drop what was contradicted
     frontier(count)        the nodes worth extending next, best first
     extend(node, guesses)  hang new guesses below a node
-    outbox()               drafts to send now, within the window; `urgent` says whether the next pass would miss them
+    outbox()               drafts to send now, within the window; `urgent` says whether the next pass would miss them,
+                           `gathers` whether they should go with those of the next step all the same
 
 One rule: guesses are numbered in the order they are sent, 1, 2, 3, … on this stream; a parent is always sent before
 its child. Whatever is cut from the tree by a commit is never extended and never sent.
@@ -35,6 +36,10 @@ _ROWS_ALONE, _MOST_ASKED = 8, 0.5
 #: Guesses that are not urgent may wait for company for so much of a pass: where the next pass could take many, a
 #: quarter; where many sessions share it and it could take one or two, as long as it lasts.
 _LEAST_WAIT, _ROWS_FOR_A_PASS = 0.25, 2
+#: Urgent guesses wait so long for those of further steps. A message and the rest until it is on the wire take a
+#: millisecond of a drafter that makes a level of the tree in half of one: told level by level, a pass waits for twice
+#: as long as it takes to guess. Seconds.
+_GATHER_S = 0.002
 #: A survival of nothing at all would have no logarithm.
 _LEAST = 1e-9
 
@@ -97,6 +102,7 @@ class DrafterSession:
         self.passes_away = 0.0
         self._reputation = reputation
         self._row_budget = row_budget  # 0: not known; 1: no guesses are wanted
+        self._gathers_since: float | None = None  # when the first unsent guess became urgent
         # log2 of path survival, counted from where the session began: a commit changes no node's rank among the rest,
         # so what is to be extended and what is to be sent wait in heaps. Dead and settled entries are skipped.
         self._reach: dict[int, float] = {self.tree.tip.id: 0.0}
@@ -270,6 +276,23 @@ class DrafterSession:
                 return False
         return True
 
+    def gathers(self, now: float, step_s: float) -> bool:
+        """Whether urgent guesses should wait for those of the next step, which takes `step_s`: it is short, and what
+        it brings might be taken by the next pass, too. `now` is any clock's, in seconds.
+        """
+        if self._gathers_since is None:
+            self._gathers_since = now
+        return now + step_s - self._gathers_since <= _GATHER_S and not self._provided
+
+    @property
+    def _provided(self) -> bool:
+        """Whether there is nothing to extend whose guesses could be among those that the next pass takes."""
+        frontier = self.frontier(1)
+        if not frontier:
+            return True
+        best = self._reach[frontier[0].id]
+        return sum(reach >= best for reach in self._reach.values()) >= self._row_budget  # the tip takes a row
+
     @property
     def patience(self) -> float:
         """Share of a pass for which guesses that are not urgent may wait for company: every message costs both ends."""
@@ -277,6 +300,7 @@ class DrafterSession:
 
     def outbox(self) -> list[Draft]:
         """Unsent guesses worth sending, best first, as far as the window allows; each call hands them out once."""
+        self._gathers_since = None
         if self._verifier_position < len(self.tokens) or self._unwanted:
             return []
         room = self.window_nodes - len(self._numbers)

@@ -4,8 +4,8 @@ A worker is a drafter process: one core, one proposer, one step at a time over t
 its sessions (`nacre/runtime/draft_worker.py` in virtual time). A seat is its stream to one session with the
 DrafterSession behind it. A step's guesses may come back for a node that has died meanwhile; the machine must cope.
 
-A worker that coalesces sends as the shipped one does: at once what the next pass would take, the rest together. One
-that does not sends whatever it has, as it comes.
+A worker that coalesces sends as the shipped one does: what the next pass would take within a few steps, the rest later.
+One that does not sends whatever it has, as it comes.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class DraftWorker:
         self._batch = batch
         self._stepping = False
         self._unread: dict[int, int] = {}  # by number: tokens of text that its next step computes first
+        self._latest_s = 0.0  # the time of the last step
         self._next = 0
 
     def admit(self, seat: DrafterActor) -> int:
@@ -106,6 +107,7 @@ class DraftWorker:
         """Something has changed: begin a step if there is anything to extend and none is under way."""
         if self._stepping:
             return
+        self._send_gathered()
         found: list[tuple[float, int, Expansion, DrafterSession]] = []
         for number, seat in self.seats.items():
             session = seat.session
@@ -115,6 +117,7 @@ class DraftWorker:
                 survival, path = _path(node)
                 found.append((survival, -len(found), Expansion(number, node.id, path, (), survival), session))
         if not found:
+            self._send_gathered(everything=True)
             return
         best = heapq.nlargest(self._batch, found, key=lambda item: item[:2]) if len(found) > 1 else found
         guesses = self.proposer.propose([expansion for _, _, expansion, _ in best])
@@ -123,8 +126,16 @@ class DraftWorker:
         asked = {expansion.session for _, _, expansion, _ in best}
         seconds = self._step_time(len(best) + sum(self._unread.pop(number, 0) for number in asked))
         self.step_s += seconds
+        self._latest_s = seconds
         work = [(expansion, session, found) for (_, _, expansion, session), found in zip(best, guesses, strict=True)]
         self.core.run(seconds, lambda: self._apply(work))
+
+    def _send_gathered(self, *, everything: bool = False) -> None:
+        for seat in self.seats.values():
+            session = seat.session
+            if seat.gathering and session is not None:
+                if everything or not session.gathers(self._world.now_s, self._latest_s):
+                    seat.flush()
 
     def _apply(self, work: Sequence[tuple[Expansion, DrafterSession, Sequence[Guess]]]) -> None:
         self._stepping = False
@@ -183,6 +194,7 @@ class DrafterActor:
         self._where: tuple[VerifierActor, str] | None = None
         self._verify_s = 0.0  # the last pass, as the verifier says
         self._flushing: Timer | None = None
+        self.gathering = False  # urgent guesses wait for those of the next steps
         self._verifier_position = 0  # the least committed length the verifier can be at
         self._joined = 0  # how often, and
         self._attempts = 0  # how often in vain since it was last told where to join, or was welcome
@@ -232,7 +244,7 @@ class DrafterActor:
             case Commit():
                 self._commit(message)
                 self._measured(message)
-                self.offer()
+                self.offer(gathers=False)
                 self.worker.wake()
                 return
             case Finished():
@@ -273,18 +285,23 @@ class DrafterActor:
             self._checks.extended(node_id, guesses, ids)
         return len(ids) - ids.count(0)
 
-    def offer(self) -> None:
-        """Sends at once what the next pass would take; what would only fill up the window waits for company."""
+    def offer(self, *, gathers: bool = True) -> None:
+        """What the next pass would take waits for a few steps at most; what would only fill up the window, longer."""
         if self.session is None:
             return
         wait_s = self.session.patience * self._verify_s or COALESCE_S
-        if not self.worker.as_shipped or self.session.urgent:
+        if not self.worker.as_shipped:
             self.flush()
+        elif self.session.urgent:
+            self.gathering = gathers
+            if not gathers:
+                self.flush()
         elif self._flushing is None:
             self._flushing = self.world.after(wait_s, self.flush)
 
     def flush(self) -> None:
         """Sends what is worth sending."""
+        self.gathering = False
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None

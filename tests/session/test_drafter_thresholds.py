@@ -82,3 +82,26 @@ def test_what_the_next_pass_would_take_is_urgent_and_the_rest_is_not() -> None:
     session.outbox()
     extend(session, (2, 3), chain(4))  # with one row besides the tip's, a pass has better guesses
     assert not session.urgent
+
+
+def test_urgent_guesses_wait_for_those_of_a_few_short_steps() -> None:
+    session = opened()
+    session.committed(Commit(3, (1,), row_budget=16))
+    extend(session, (), chain(2))
+    assert session.urgent
+    assert session.gathers(10.0, 0.0005)
+    assert session.gathers(10.001, 0.0005)
+    assert not session.gathers(10.0018, 0.0005)
+    session.outbox()
+    extend(session, (2,), chain(3))
+    assert session.gathers(20.0, 0.0005)
+    assert not session.gathers(20.0, 0.003), "a slow model's next step is not waited for"
+
+
+def test_a_pass_that_is_provided_for_waits_for_nothing() -> None:
+    session = opened()
+    session.committed(Commit(3, (1,), row_budget=3))
+    session.extend(session.tree.tip.id, [Guess(7, 0.5), Guess(8, 0.4)])
+    assert session.gathers(10.0, 0.0005), "what follows 7 may be likelier than 8"
+    extend(session, (7,), chain(9))
+    assert not session.gathers(10.0, 0.0005)

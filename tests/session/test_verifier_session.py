@@ -198,12 +198,14 @@ def test_claims_are_corrected_by_what_came_true_verified_or_not() -> None:
         number += 1
     assert reputation.hopeless
     assert session.streams[ordinal].offered_window == 1
+    assert session.hit_rate == 0.0, "nothing that it may say is worth waiting for"
     session.draft(ordinal, Draft(number, (9,), anchor=len(session.tokens), confidence=bytes((0,))))
     (node,) = session.tree.tip.children.values()
     assert node.survival <= 0.001
     assert node.claimed == 1.0
     session.resolve(session.plan(1), [Choice(9)])  # it is right for once
     assert not reputation.hopeless
+    assert session.hit_rate == reputation.usefulness > 0.1
 
 
 def test_a_stream_without_a_reputation_is_taken_at_its_word() -> None:
