@@ -25,6 +25,9 @@ _SUREST = 0.98
 _VETOED, _LEFT_DOUBT = 0.02, 0.6
 #: How often the model has been right where no cheap source was, to begin with; weight of one position.
 _FILLED, _FOLLOW = 0.7, 1 / 64
+#: What a model's claim weighs against counts, in observations: it was fitted when the model was made, and it is finer
+#: than any bucket.
+_MODEL_STRENGTH = 50.0
 #: A source that has not helped lately is asked every so many times: its way back.
 _PROBE = 16
 
@@ -46,7 +49,10 @@ class ClaimWorth:
         self._cheap = tuple(number for number in range(sources) if number != model)
         self._reputations = [Reputation() for _ in range(sources)]
         #: By source and company, and of what the model has contradicted by source.
-        self._calibrations = [tuple(Calibration() for _ in _Company) for _ in range(sources)]
+        self._calibrations = [
+            tuple(Calibration(strength=_MODEL_STRENGTH) if number == model else Calibration() for _ in _Company)
+            for number in range(sources)
+        ]
         self._vetoed = [Calibration() for _ in range(sources)]
         self._filled = _FILLED
         self._silent_for = [0] * sources
@@ -158,6 +164,8 @@ class ClaimWorth:
         """What other cheap sources that can be trusted claim below a node, and the token they are surest of."""
         named: Claims = {}
         surest, first = 0.0, None
+        if len(node.claims) == 1:
+            return named, first
         for other, claims in node.claims.items():
             if other == number or other == self._model or other not in self._trusted:
                 continue

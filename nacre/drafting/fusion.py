@@ -43,7 +43,7 @@ from nacre.errors import InvalidArgument
 #: The model is asked where it should add this much to the chance that some guess is right.
 LEAST_GAIN = 0.05
 #: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
-_LEAST_STAGED, _LEAST_ASKED = 0.1, 0.25
+_LEAST_STAGED, _LEAST_ASKED = 0.1, 0.5
 MOST_SOURCES = 8
 #: Kinds of text told apart; the longest unseen goes first.
 MOST_DOMAINS = 32
@@ -172,8 +172,8 @@ class FusionProposer:
         nodes = [one.tree.path(item.path_tokens)[-1] for one, item in zip(fused, wanted, strict=True)]
         for worth in dict.fromkeys(one.worth for one in fused):
             worth.begin()
-        asked = [place for place, item in enumerate(wanted) if self._asks(item)]
         for number in self._cheap:
+            asked = [place for place, item in enumerate(wanted) if self._asks(number, item, nodes[place])]
             due = {worth: worth.due(number) for worth in dict.fromkeys(fused[place].worth for place in asked)}
             places = [place for place in asked if due[fused[place].worth]]
             if not places:
@@ -188,9 +188,15 @@ class FusionProposer:
             for one, node in zip(fused, nodes, strict=True)
         ]
 
-    def _asks(self, item: Expansion) -> bool:
-        """Beside a model, cheap sources answer for what is likely; a forward pass serves all the rest."""
-        return self._model is None or item.path_survival >= _LEAST_ASKED
+    def _asks(self, number: int, item: Expansion, node: ClaimNode) -> bool:
+        """Whether a cheap source is to answer at a node.
+
+        Beside a model it answers for what is likely, a forward pass serves all the rest; and below the tip not where
+        it has spoken already, for its answer there would be the rest of the one it gave above.
+        """
+        if self._model is None or not item.path_tokens:
+            return True
+        return item.path_survival >= _LEAST_ASKED and number not in node.claims
 
     def _has_gap(self, worth: ClaimWorth, node: ClaimNode) -> bool:
         """Whether the model has yet to say something that is worth its time."""
