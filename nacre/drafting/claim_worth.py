@@ -19,7 +19,7 @@ from nacre.drafting.claims import ClaimNode, Claims
 from nacre.drafting.growth import Children, likeliest_lowest
 from nacre.pacing import Calibration, Reputation
 
-#: Siblings together are never surer than this.
+#: Siblings together are never surer than this, unless the model has spoken: its claims leave what they leave.
 _SUREST = 0.98
 #: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement of cheap ones leaves.
 _VETOED, _LEFT_DOUBT = 0.02, 0.6
@@ -133,7 +133,7 @@ class ClaimWorth:
                         chances.setdefault(token, []).append(vetoed)
         ranked = [(token, sum(found) / len(found)) for token, found in chances.items()]
         ranked.sort(key=likeliest_lowest)
-        left = _SUREST
+        left = _SUREST if said is None else 1.0
         for place, (token, chance) in enumerate(ranked):
             if chance > left:  # the surest keep what they have; those after them share what is left
                 ranked[place] = (token, left)
