@@ -107,6 +107,8 @@ class ClaimWorth:
 
         What the others claim counts as far as it is proven.
         """
+        if not node.claims:
+            return self._filled
         proven: dict[int, float] = {}
         for number in node.claims:
             if number in self._trusted:
@@ -118,6 +120,8 @@ class ClaimWorth:
 
     def children(self, node: ClaimNode) -> Children:
         """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
+        if not node.claims:
+            return ()
         said = self._said(node)
         chances: dict[int, list[float]] = {}
         for number, claims in node.claims.items():

@@ -18,14 +18,14 @@ the model's turn.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import cast
 
 from nacre.drafting.claim_worth import ClaimWorth
 from nacre.drafting.claims import ClaimNode, ClaimTree
-from nacre.drafting.growth import Children, checked_rows, grow
+from nacre.drafting.growth import LEAST_PATH, Children, checked_rows, grow
 from nacre.drafting.proposer import (
     DraftContext,
     Encoder,
@@ -169,7 +169,8 @@ class FusionProposer:
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         fused = [self._sessions[item.session] for item in wanted]
-        nodes = [one.tree.path(item.path_tokens)[-1] for one, item in zip(fused, wanted, strict=True)]
+        paths = [one.tree.path(item.path_tokens) for one, item in zip(fused, wanted, strict=True)]
+        nodes = [path[-1] for path in paths]
         for worth in dict.fromkeys(one.worth for one in fused):
             worth.begin()
         for number in self._cheap:
@@ -182,11 +183,8 @@ class FusionProposer:
             for place, guesses in zip(places, answers, strict=True):
                 fused[place].tree.hang(nodes[place], number, guesses)
         if self._model is not None:
-            self._ask_model(self._model, wanted, nodes)
-        return [
-            grow(node, self._grown_children(one.worth, node), _child, self._rows, depth=_DEPTH)
-            for one, node in zip(fused, nodes, strict=True)
-        ]
+            self._ask_model(self._model, wanted, paths)
+        return [self._grown(one.worth, node) for one, node in zip(fused, nodes, strict=True)]
 
     def _asks(self, number: int, item: Expansion, node: ClaimNode) -> bool:
         """Whether a cheap source is to answer at a node.
@@ -204,30 +202,36 @@ class FusionProposer:
             return False
         return worth.model_gain(node) >= self._least_gain
 
-    def _grown_children(self, worth: ClaimWorth, top: ClaimNode) -> Callable[[ClaimNode], Children]:
-        def children(node: ClaimNode) -> Children:
-            return () if node is not top and self._has_gap(worth, node) else worth.children(node)
+    def _grown(self, worth: ClaimWorth, top: ClaimNode) -> list[Guess]:
+        first = worth.children(top)
+        if not any(top.children[token].claims for token, _ in first):  # most nodes, beside a model: nothing lies deeper
+            return [Guess(token, survival) for token, survival in first[: self._rows] if survival >= LEAST_PATH]
 
-        return children
+        def children(node: ClaimNode) -> Children:
+            if node is top:
+                return first
+            return () if self._has_gap(worth, node) else worth.children(node)
+
+        return grow(top, children, _child, self._rows, depth=_DEPTH)
 
     # -- the model -----------------------------------------------------------------------------------------------
 
-    def _ask_model(self, model: int, wanted: Sequence[Expansion], nodes: Sequence[ClaimNode]) -> None:
+    def _ask_model(self, model: int, wanted: Sequence[Expansion], paths: Sequence[Sequence[ClaimNode]]) -> None:
         """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step."""
         gaps: list[_Gap] = []
-        heap: list[tuple[float, int, _Gap]] = []
-        for item, node in zip(wanted, nodes, strict=True):
-            fused = self._sessions[item.session]
-            _, *below_root = fused.tree.path(item.path_tokens)
-            ids = tuple(one.id for one in below_root)
+        asked: list[_Gap] = []
+        for item, way in zip(wanted, paths, strict=True):
+            node, ids = way[-1], tuple(one.id for one in way[1:])
             gap = _Gap(item.session, node, item.path_tokens, ids, item.path_survival)
-            if self._has_gap(fused.worth, node):
+            asked.append(gap)
+            if self._has_gap(self._sessions[item.session].worth, node):
                 gaps.append(gap)
-            heappush(heap, (-gap.path, len(heap), gap))
         if not gaps:
             return
         source = self._sources[model]
-        room, order = source.traits.batch - len(gaps), len(heap)
+        room, order = source.traits.batch - len(gaps), len(asked)
+        heap = [(-gap.path, number, gap) for number, gap in enumerate(asked)]
+        heapify(heap)
         while heap and room > 0:
             _, _, above = heappop(heap)
             worth = self._sessions[above.session].worth
