@@ -110,7 +110,7 @@ class DraftWorker:
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
         self._gathering: dict[int, _Drafted] = {}  # by session: urgent guesses wait for those of the next steps
-        self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent, after a step or at a commit
+        self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
         # Tables that tenants share are never taught: one tenant would guess from another's text.
         teachable = proposer.traits.teachable and isinstance(proposer, TeachableByTenant)

@@ -132,10 +132,10 @@ class DraftWorker:
 
     def _send_gathered(self, *, everything: bool = False) -> None:
         for seat in self.seats.values():
-            session = seat.session
-            if seat.gathering and session is not None:
-                if everything or not session.gathers(self._world.now_s, self._latest_s):
-                    seat.flush()
+            if not seat.gathering or seat.session is None:
+                continue
+            if everything or not seat.session.gathers(self._world.now_s, self._latest_s):
+                seat.flush()
 
     def _apply(self, work: Sequence[tuple[Expansion, DrafterSession, Sequence[Guess]]]) -> None:
         self._stepping = False
