@@ -81,14 +81,15 @@ def roc_threshold(seen: Sequence[tuple[float, bool]] | deque[tuple[float, bool]]
     """
     positives = sum(right for _, right in seen)
     negatives = len(seen) - positives
-    best, least = float("inf"), _MISS_WEIGHT
+    # Costs are counted in units of 1 / (positives · negatives): whole numbers tie exactly.
+    best, least = float("inf"), _MISS_WEIGHT * positives * negatives
     caught = false_alarms = 0
     falling = sorted(seen, key=lambda pair: -pair[0])
     for place, (probability, right) in enumerate(falling):
         caught += right
         false_alarms += not right
         last_of_its_value = place + 1 == len(falling) or falling[place + 1][0] != probability
-        cost = false_alarms / negatives + _MISS_WEIGHT * (1.0 - caught / positives)
+        cost = false_alarms * positives + _MISS_WEIGHT * (positives - caught) * negatives
         if last_of_its_value and cost < least:
             best, least = probability, cost
     return best
