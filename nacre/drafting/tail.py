@@ -7,6 +7,7 @@ a memory beside them, which outlives them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
@@ -23,7 +24,7 @@ class Tail:
     length: int
 
 
-class TailProposer:
+class TailProposer(ABC):
     """Base of proposers that look at the last `most` tokens."""
 
     def __init__(self, most: int) -> None:
@@ -38,7 +39,7 @@ class TailProposer:
         tail.tokens = (*tail.tokens, *tokens)[-self._most :]
         tail.length += len(tokens)
 
-    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:  # noqa: B027  most do nothing here
         """Methods that learn override it."""
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
@@ -52,9 +53,9 @@ class TailProposer:
     def close(self, session: int) -> None:
         self._tails.pop(session, None)
 
+    @abstractmethod
     def _guess(self, tail: Tail, last: tuple[int, ...], position: int) -> list[Guess]:
         """Guesses after `last`; the first of them guess the token at `position`."""
-        raise NotImplementedError
 
 
 class Memory(Protocol):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from nacre.pacing.policy import MOST_STEPS, Costs, Outcome
 from nacre.pacing.round_tree import TIP, RoundNode, RoundTree
 
 
-class ChainPolicy:
+class ChainPolicy(ABC):
     """A chain of at most `_most` guesses. A policy says whether to go on in `_goes_on`, asked after each guess.
 
     Should the drafter offer rivals, they are left aside: only the line of first guesses is extended and sent.
@@ -31,9 +33,9 @@ class ChainPolicy:
     def chosen(self, tree: RoundTree) -> list[int]:
         return [node.index for node in tree.principal()[: self._room]]
 
-    def learned(self, outcome: Outcome) -> None:
+    def learned(self, outcome: Outcome) -> None:  # noqa: B027  most do nothing here
         """Most chains learn nothing."""
 
+    @abstractmethod
     def _goes_on(self, line: list[RoundNode]) -> bool:
         """Whether to draft below the last of `line`, which is never empty."""
-        raise NotImplementedError
