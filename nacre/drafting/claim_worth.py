@@ -107,8 +107,6 @@ class ClaimWorth:
 
         What the others claim counts as far as it is proven.
         """
-        if not node.claims:
-            return self._filled
         proven: dict[int, float] = {}
         for number in node.claims:
             if number in self._trusted:
@@ -120,8 +118,6 @@ class ClaimWorth:
 
     def children(self, node: ClaimNode) -> Children:
         """(token, survival) of what is claimed below a node by those who can be trusted, most likely first."""
-        if not node.claims:
-            return ()
         said = self._said(node)
         chances: dict[int, list[float]] = {}
         for number, claims in node.claims.items():
@@ -168,8 +164,6 @@ class ClaimWorth:
         """What other cheap sources that can be trusted claim below a node, and the token they are surest of."""
         named: Claims = {}
         surest, first = 0.0, None
-        if len(node.claims) == 1:
-            return named, first
         for other, claims in node.claims.items():
             if other == number or other == self._model or other not in self._trusted:
                 continue

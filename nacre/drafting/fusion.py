@@ -18,14 +18,14 @@ the model's turn.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import cast
 
 from nacre.drafting.claim_worth import ClaimWorth
 from nacre.drafting.claims import ClaimNode, ClaimTree
-from nacre.drafting.growth import LEAST_PATH, Children, checked_rows, grow
+from nacre.drafting.growth import Children, checked_rows, grow
 from nacre.drafting.proposer import (
     DraftContext,
     Encoder,
@@ -184,7 +184,10 @@ class FusionProposer:
                 fused[place].tree.hang(nodes[place], number, guesses)
         if self._model is not None:
             self._ask_model(self._model, wanted, paths)
-        return [self._grown(one.worth, node) for one, node in zip(fused, nodes, strict=True)]
+        return [
+            grow(node, self._grown_children(one.worth, node), _child, self._rows, depth=_DEPTH)
+            for one, node in zip(fused, nodes, strict=True)
+        ]
 
     def _asks(self, number: int, item: Expansion, node: ClaimNode) -> bool:
         """Whether a cheap source is to answer at a node.
@@ -202,36 +205,28 @@ class FusionProposer:
             return False
         return worth.model_gain(node) >= self._least_gain
 
-    def _grown(self, worth: ClaimWorth, top: ClaimNode) -> list[Guess]:
-        first = worth.children(top)
-        if not any(top.children[token].claims for token, _ in first):  # most nodes, beside a model: nothing lies deeper
-            return [Guess(token, survival) for token, survival in first[: self._rows] if survival >= LEAST_PATH]
-
+    def _grown_children(self, worth: ClaimWorth, top: ClaimNode) -> Callable[[ClaimNode], Children]:
         def children(node: ClaimNode) -> Children:
-            if node is top:
-                return first
-            return () if self._has_gap(worth, node) else worth.children(node)
+            return () if node is not top and self._has_gap(worth, node) else worth.children(node)
 
-        return grow(top, children, _child, self._rows, depth=_DEPTH)
+        return children
 
     # -- the model -----------------------------------------------------------------------------------------------
 
     def _ask_model(self, model: int, wanted: Sequence[Expansion], paths: Sequence[Sequence[ClaimNode]]) -> None:
         """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step."""
         gaps: list[_Gap] = []
-        asked: list[_Gap] = []
-        for item, way in zip(wanted, paths, strict=True):
-            node, ids = way[-1], tuple(one.id for one in way[1:])
-            gap = _Gap(item.session, node, item.path_tokens, ids, item.path_survival)
-            asked.append(gap)
-            if self._has_gap(self._sessions[item.session].worth, node):
+        heap: list[tuple[float, int, _Gap]] = []
+        for item, nodes in zip(wanted, paths, strict=True):
+            ids = tuple(one.id for one in nodes[1:])
+            gap = _Gap(item.session, nodes[-1], item.path_tokens, ids, item.path_survival)
+            if self._has_gap(self._sessions[item.session].worth, gap.node):
                 gaps.append(gap)
+            heappush(heap, (-gap.path, len(heap), gap))
         if not gaps:
             return
         source = self._sources[model]
-        room, order = source.traits.batch - len(gaps), len(asked)
-        heap = [(-gap.path, number, gap) for number, gap in enumerate(asked)]
-        heapify(heap)
+        room, order = source.traits.batch - len(gaps), len(heap)
         while heap and room > 0:
             _, _, above = heappop(heap)
             worth = self._sessions[above.session].worth
