@@ -240,6 +240,34 @@ def test_a_veto_weighs_what_vetoes_have_been_worth() -> None:
     assert paths(guesses(proposer))[(5,)] > 0.6  # it was right all the same
 
 
+def test_beside_a_model_a_cheap_source_is_asked_once_along_its_line() -> None:
+    cheap = saying([5, 6, 7], 0.8)
+    proposer = opened(cheap, model(lambda path: [Guess(5 + len(path), 0.5), Guess(9, 0.4)]))
+    guesses(proposer)
+    guesses(proposer, 5, survival=0.9)
+    assert [item.path_tokens for item in cheap.asked] == [()]
+    guesses(proposer, 9, survival=0.9)  # off its line
+    assert [item.path_tokens for item in cheap.asked] == [(), (9,)]
+    guesses(proposer)  # at the tip it may know more by now
+    assert [item.path_tokens for item in cheap.asked] == [(), (9,), ()]
+
+
+def test_a_sure_model_stays_as_sure_as_it_is() -> None:
+    assert paths(guesses(opened(saying([5], 0.5), model(lambda path: [Guess(9, 0.999)]))))[(9,)] > 0.995
+
+
+def test_a_models_claim_outlasts_a_few_bad_outcomes_and_a_tables_does_not() -> None:
+    sources = {"table": saying([9], 0.6), "model": model(lambda path: [Guess(9, 0.6)])}
+    left = {}
+    for name, source in sources.items():
+        proposer = opened(source)
+        for _ in range(10):
+            guesses(proposer)
+            proposer.committed(1, [8], ())
+        left[name] = paths(guesses(proposer))[(9,)]
+    assert left["table"] < 0.25 < 0.45 < left["model"]
+
+
 def test_far_down_only_the_model_answers() -> None:
     cheap, drafting = saying([5], 0.3), model(lambda path: [Guess(9, 0.7)])
     proposer = opened(cheap, drafting)
