@@ -74,6 +74,7 @@ class _Drafted:
     rtt_s: float = 0.0
     verify_s: float = 0.0
     flush: asyncio.TimerHandle | None = None
+    gathering: bool = False  # urgent guesses wait for those of the next steps
     news: list[News] = field(default_factory=list)
     # What the target thought, of commits that the proposer has been told: the next step is early enough for that.
     unheard: list[tuple[Observation, ...]] = field(default_factory=list)
@@ -109,7 +110,6 @@ class DraftWorker:
         self._reputation = Reputation()
         self._step_s = INLINE_S
         self._wake = asyncio.Event()
-        self._gathering: dict[int, _Drafted] = {}  # by session: urgent guesses wait for those of the next steps
         self._urgent: dict[int, Delivered] = {}  # by session: urgent guesses have been sent
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nacre-draft")
         # Tables that tenants share are never taught: one tenant would guess from another's text.
@@ -190,8 +190,8 @@ class DraftWorker:
         if commit.verify_ms > 0:
             drafted.verify_s = commit.verify_ms / 1e3
             drafted.session.passes_away = drafted.rtt_s / drafted.verify_s
-        self._offer(drafted)  # the window has room again, or a verifier that was behind has caught up
-        self._send_gathered(number)  # it is about to begin its next pass
+        # The window has room again, or a verifier that was behind has caught up; and it is about to begin a pass.
+        self._offer(drafted, gathers=False)
         self._wake.set()
 
     def reanchored(self, number: int, reanchor: Reanchor) -> None:
@@ -203,7 +203,6 @@ class DraftWorker:
     def close(self, number: int) -> None:
         drafted = self._sessions.pop(number, None)
         self._urgent.pop(number, None)
-        self._gathering.pop(number, None)
         if drafted is not None:
             if drafted.flush is not None:
                 drafted.flush.cancel()
@@ -218,15 +217,12 @@ class DraftWorker:
             while True:
                 await self._wake.wait()
                 began = time.perf_counter()
-                for number in [n for n, one in self._gathering.items() if not one.session.gathers(began, self._step_s)]:
-                    self._send_gathered(number)
+                self._send_gathered()
                 await self._let_out()
                 step = self._plan()
                 if step is None:
-                    if not self._gathering:
-                        self._wake.clear()
-                    for number in tuple(self._gathering):
-                        self._send_gathered(number)
+                    self._send_gathered(everything=True)
+                    self._wake.clear()
                     continue
                 started = time.perf_counter()
                 if step.opening or step.learning or self._step_s >= INLINE_S:
@@ -346,20 +342,27 @@ class DraftWorker:
         for drafted in touched.values():
             self._offer(drafted)
 
-    def _offer(self, drafted: _Drafted) -> None:
+    def _offer(self, drafted: _Drafted, *, gathers: bool = True) -> None:
         """What the next pass would take waits for a few steps at most; what would only fill up the window, longer."""
         if drafted.session.urgent:
-            self._gathering[drafted.number] = drafted
+            drafted.gathering = gathers
+            if not gathers:
+                self._send_urgent(drafted)
         elif drafted.flush is None:
             wait_s = drafted.session.patience * drafted.verify_s or COALESCE_S
             drafted.flush = asyncio.get_running_loop().call_later(wait_s, self._flush, drafted)
 
-    def _send_gathered(self, number: int) -> None:
-        drafted = self._gathering.pop(number, None)
-        if drafted is not None:
-            self._flush(drafted)
-            if drafted.delivered is not None:
-                self._urgent[number] = drafted.delivered
+    def _send_gathered(self, *, everything: bool = False) -> None:
+        """Sends urgent guesses that have waited long enough; everything where no further step will bring more."""
+        now = time.perf_counter()
+        for drafted in self._sessions.values():
+            if drafted.gathering and (everything or not drafted.session.gathers(now, self._step_s)):
+                self._send_urgent(drafted)
+
+    def _send_urgent(self, drafted: _Drafted) -> None:
+        self._flush(drafted)
+        if drafted.delivered is not None:
+            self._urgent[drafted.number] = drafted.delivered
 
     async def _let_out(self) -> None:
         """Returns once what is urgent is on the wire, or after a moment."""
@@ -372,7 +375,7 @@ class DraftWorker:
                     await delivered()
 
     def _flush(self, drafted: _Drafted) -> None:
-        self._gathering.pop(drafted.number, None)
+        drafted.gathering = False
         if drafted.flush is not None:
             drafted.flush.cancel()
             drafted.flush = None
