@@ -34,6 +34,7 @@ from nacre.pacing import policy_named
 from nacre.runtime.drafter_stream import draft_context
 from nacre.runtime.grpc_options import CHANNEL_OPTIONS
 from nacre.runtime.proposers import build_proposer
+from nacre.runtime.service import freeze_loaded
 from nacre.runtime.settings import DrafterSettings
 from nacre.sampling import SamplingParams
 from nacre.session import Draft
@@ -163,6 +164,7 @@ class LockstepClient:
         if key not in self._proposers:
             settings = DrafterSettings(draft=self._draft, children=children, threads=1)
             self._proposers[key] = build_proposer(settings, features=features).proposer
+            freeze_loaded()  # as every service does, so that rivals are not the only ones whose answers it interrupts
         return self._proposers[key]
 
 

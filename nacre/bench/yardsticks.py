@@ -25,6 +25,7 @@ from nacre.bench.jobs import serve_jobs
 from nacre.engine import load_model
 from nacre.errors import FailedPrecondition, InvalidArgument, NacreError
 from nacre.models import located
+from nacre.runtime.service import freeze_loaded
 
 #: transformers turns its confidence rule off at 0.
 NO_CONFIDENCE = 0.0
@@ -81,6 +82,7 @@ class Yardsticks:
         if self._target is None:
             loaded = load_model(located(self._names[0]), dtype=self._dtype, device="cpu", threads=self._threads)
             self._target = never_ending(loaded.model)
+            freeze_loaded()  # as Nacre's services do
         return self._target
 
     async def do(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class Yardsticks:
         if self._assistant is None:
             loaded = load_model(located(self._names[1]), dtype="float32", device="cpu", threads=self._threads)
             self._assistant = never_ending(loaded.model)
+            freeze_loaded()
         if settings != self._assisted:
             config = self._assistant.generation_config
             config.num_assistant_tokens = settings["length"]
