@@ -22,6 +22,8 @@ from nacre.tree import DraftTree, Fate, Node
 
 #: A stream that has had no live guess for so many commits has nothing to say for now.
 _QUIET_COMMITS = 32
+#: After so many no pass waits for it any more: one near by, for which a wait can pay, answers every commit.
+_AWAITED_COMMITS = 4
 #: What a guess of a hopeless stream is worth at most: less than any row costs.
 _HOPELESS_SURVIVAL = 1e-3
 
@@ -182,6 +184,11 @@ class DraftStream:
     def helps(self) -> bool:
         """Whether it should hear of every commit at once; who never helps, or is silent, can hear of several."""
         return self.quiet < _QUIET_COMMITS and not (self.reputation is not None and self.reputation.hopeless)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a pass may wait for what it says next."""
+        return self.helps and self.quiet < _AWAITED_COMMITS
 
     @property
     def offered_window(self) -> int:

@@ -143,8 +143,8 @@ class VerifierSession:
 
     @property
     def hit_rate(self) -> float:
-        """How often one of the best drafter's guesses has been right lately; 0 without a drafter that helps."""
-        return max((stream.hit_rate for stream in self.streams.values() if stream.helps), default=0.0)
+        """How often a guess of the best drafter that may be waited for has been right lately; 0 without one."""
+        return max((stream.hit_rate for stream in self.streams.values() if stream.awaited), default=0.0)
 
     # -- the engine ----------------------------------------------------------------------------------------------
 

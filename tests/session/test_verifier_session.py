@@ -208,6 +208,16 @@ def test_claims_are_corrected_by_what_came_true_verified_or_not() -> None:
     assert session.hit_rate == reputation.usefulness > 0.1
 
 
+def test_who_has_been_silent_for_a_few_commits_is_not_waited_for_until_it_speaks() -> None:
+    session = opened(max_tokens=60)
+    ordinal = session.join(Reputation())
+    for commits in range(8):
+        assert session.hit_rate == (1.0 if commits < 4 else 0.0), commits
+        session.resolve(session.plan(1), [Choice(5)])
+    session.draft(ordinal, Draft(1, (9,), anchor=len(session.tokens)))
+    assert session.hit_rate == 1.0
+
+
 def test_a_stream_without_a_reputation_is_taken_at_its_word() -> None:
     session = opened(max_tokens=60)
     ordinal = session.join()
