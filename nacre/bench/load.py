@@ -39,7 +39,7 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One run of many sessions. `digest` is of all texts, in the order of the requests."""
+    """One run of many sessions. `digest` is of all texts, in the order of the requests; the results keep only that."""
 
     baseline: str
     rtt_ms: float
@@ -57,9 +57,10 @@ class Load:
     goodput_per_s: float | None = None
     digest: str = ""
     counts: Mapping[str, float] = field(default_factory=dict)
+    texts: tuple[tuple[int, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "texts"}
 
 
 async def run_load(
@@ -115,8 +116,11 @@ async def run_load(
             if not name.startswith("wire"):
                 counts[name] = counts.get(name, 0) + value
     figures = load_figures(all_told, options)
-    texts = hashlib.sha256(repr([told.tokens for told in all_told]).encode()).hexdigest()[:16]
-    return Load(baseline.name, rtt_ms, temperature, sessions, repeat, digest=texts, counts=counts, **figures)
+    texts = tuple(told.tokens for told in all_told)
+    digest = hashlib.sha256(repr(list(texts)).encode()).hexdigest()[:16]
+    return Load(
+        baseline.name, rtt_ms, temperature, sessions, repeat, digest=digest, counts=counts, texts=texts, **figures
+    )
 
 
 def load_figures(all_told: Sequence[Told], options: LoadOptions) -> dict[str, Any]:

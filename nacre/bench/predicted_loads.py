@@ -84,7 +84,7 @@ def many_sessions(loads: Sequence[Mapping[str, Any]], one: Predictor, kept: Mapp
     told: dict[tuple[str, float], list[Prediction]] = {}
     for load in loads:
         dials = _load_dials(load, one)
-        acceptance = load_trace(kept, one.samples[0].scenario, load["repeat"], load["sessions"])
+        acceptance = load_trace(kept, load)
         if dials is None or acceptance is None:
             continue
         predicted = predict(dials, acceptance).session_tokens_per_s or 0.0

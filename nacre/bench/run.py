@@ -127,31 +127,40 @@ class Bench:
                 await self._cell(scenario, here, rtt_ms, temperature)
                 if self.plan.timelines:
                     await self._timeline(scenario, here, rtt_ms, temperature)
-        if any(b.name == "nacre" for b in baselines) and trace.TEMPERATURE in scenario.temperature:
+        if trace.TEMPERATURE in scenario.temperature and self._is_predicted(scenario):
             await self._traces(scenario)
+
+    def _is_predicted(self, scenario: Scenario) -> bool:
+        """Whether the simulator is held against it, and so needs what is guessed along its texts."""
+        return any(baseline.name == "nacre" for baseline in self.plan.baselines[scenario.name])
 
     async def _traces(self, scenario: Scenario) -> None:
         """What the draft model guesses along the texts of this very run, for the simulator to replay."""
         cell = (scenario.name, REFERENCE, scenario.rtt_ms[0], trace.TEMPERATURE)
         texts = [s for s in self.results.samples.values() if (s.scenario, s.baseline, s.rtt_ms, s.temperature) == cell]
-        missing = [s for s in texts if trace.kept_as(s) not in self.results.kept]
+        missing = [s for s in texts if trace.kept_as(s.scenario, s.seed, s.prompt) not in self.results.kept]
         if not missing:
             return
         prompts = await self._prompts(scenario)
         pass_times = (await self._any_served()).model.pass_times
         self.results.keep(trace.pass_times_kept_as(scenario.name), [(point.rows, point.ms) for point in pass_times])
-        jobs = await self.runners.yardsticks()
         with self._step(f"{scenario.name}: what is guessed along these texts", total=len(missing)) as advance:
             for sample in missing:
-                job = {
-                    "way": "trace",
-                    "prompt": prompts.measured[sample.prompt],
-                    "output": sample.tokens,
-                    "temperature": sample.temperature,
-                    "seed": self._seed(sample.prompt, sample.seed),
-                }
-                self.results.keep(trace.kept_as(sample), (await jobs.do(job))["places"])
+                await self._trace(scenario, sample.seed, sample.prompt, prompts.measured[sample.prompt], sample.tokens)
                 advance(1)
+
+    async def _trace(
+        self, scenario: Scenario, seed: int, prompt: int, context: Sequence[int], output: Sequence[int]
+    ) -> None:
+        jobs = await self.runners.yardsticks()
+        job = {
+            "way": "trace",
+            "prompt": context,
+            "output": output,
+            "temperature": trace.TEMPERATURE,
+            "seed": self._seed(prompt, seed),
+        }
+        self.results.keep(trace.kept_as(scenario.name, seed, prompt), (await jobs.do(job))["places"])
 
     async def _timeline(
         self, scenario: Scenario, baselines: Sequence[Baseline], rtt_ms: float, temperature: float
@@ -209,6 +218,10 @@ class Bench:
                     repeat=repeat,
                     options=options,
                 )
+                if baseline.name == REFERENCE and temperature == trace.TEMPERATURE and self._is_predicted(scenario):
+                    for request, text in enumerate(load.texts):
+                        if trace.kept_as(scenario.name, repeat, request) not in self.results.kept:
+                            await self._trace(scenario, repeat, request, prompts[request % len(prompts)], text)
                 self.results.keep(key(baseline, repeat), {"scenario": scenario.name, **load.as_dict()})
                 check_texts(self.results.with_prefix(f"load/{scenario.name}/"), REFERENCE)
                 advance(1)

@@ -9,19 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nacre.bench.samples import Sample
 from nacre.sim.acceptance import RecordedAcceptance
 
 #: Texts of this temperature are followed.
 TEMPERATURE = 1.0
 
 
-def kept_as(sample: Sample) -> str:
-    """The name in the results."""
-    return _name(sample.scenario, sample.seed, sample.prompt)
-
-
-def _name(scenario: str, seed: int, prompt: int) -> str:
+def kept_as(scenario: str, seed: int, prompt: int) -> str:
+    """The name in the results. Of a load: its repeat, and which of its requests."""
     return f"trace/{scenario}/{seed}/{prompt}"
 
 
@@ -35,15 +30,10 @@ def run_trace(kept: Mapping[str, Any], scenario: str) -> RecordedAcceptance | No
     return _recorded([places for name, places in sorted(kept.items()) if name.startswith(f"trace/{scenario}/")])
 
 
-def load_trace(kept: Mapping[str, Any], scenario: str, repeat: int, sessions: int) -> RecordedAcceptance | None:
-    """What is guessed along the texts of a load: those of the scenario's prompts, whose seeds are the same.
-
-    A load of more sessions than the scenario has prompts begins with the first ones again.
-    """
-    texts: list[Any] = []
-    while _name(scenario, repeat, len(texts)) in kept and len(texts) < sessions:
-        texts.append(kept[_name(scenario, repeat, len(texts))])
-    return _recorded(texts)
+def load_trace(kept: Mapping[str, Any], load: Mapping[str, Any]) -> RecordedAcceptance | None:
+    """What is guessed along the texts of a load; None if they were not followed."""
+    names = [kept_as(load["scenario"], load["repeat"], request) for request in range(load["sessions"])]
+    return _recorded([kept[name] for name in names]) if all(name in kept for name in names) else None
 
 
 def _recorded(texts: Sequence[Any]) -> RecordedAcceptance | None:

@@ -14,8 +14,11 @@ from nacre.sim.acceptance import MISSED, Acceptance
 from nacre.sim.capacity import predict
 from nacre.sim.dials import Dials
 from nacre.sim.figures import Figures
-from tests.bench.test_prediction import KEPT, RUN, TRACE, sample
+from tests.bench.test_prediction import KEPT as ONE
+from tests.bench.test_prediction import RUN, TRACE, sample
 
+#: What is guessed along the texts of a load of up to eight sessions.
+KEPT = {f"trace/throughput/1/{request}": places for request, places in enumerate(4 * [*ONE.values()])}
 KNOWN = [(1, 25.0), (8, 30.0), (16, 40.0), (32, 60.0)]
 
 
@@ -23,6 +26,7 @@ def load(baseline: str, sessions: int, *, pass_ms: float, rows: float, tokens_pe
     """50 passes of `sessions` sessions."""
     counts = {"passes": 50 * sessions, "rows": 50 * rows, "verify_ms": 50 * pass_ms}
     return {
+        "scenario": "throughput",
         "baseline": baseline,
         "sessions": sessions,
         "rtt_ms": 0,
@@ -81,9 +85,15 @@ def test_the_farthest_goes_both_ways() -> None:
     assert farthest([]) is None
 
 
-def test_a_load_follows_the_texts_of_its_own_prompts_and_seeds() -> None:
-    kept = {"trace/rtt/2/0": [[[0.5], 0]], "trace/rtt/2/1": [[[0.5], MISSED]], "trace/rtt/1/0": [[[0.9], 0]]}
-    found = load_trace(kept, "rtt", 2, sessions=5)
+def test_a_load_is_told_by_what_is_guessed_along_its_own_texts_or_not_at_all() -> None:
+    kept = {
+        "trace/throughput/2/0": [[[0.5], 0]],
+        "trace/throughput/2/1": [[[0.5], MISSED]],
+        "trace/rtt/2/2": [[[0.9], 0]],
+    }
+    two = {"scenario": "throughput", "repeat": 2, "sessions": 2}
+    found = load_trace(kept, two)
     assert found is not None
     assert [text[0][1] for text in found.texts] == [0, MISSED]
-    assert load_trace(kept, "rtt", 3, sessions=1) is None
+    assert load_trace(kept, {**two, "sessions": 3}) is None
+    assert load_trace(kept, {**two, "repeat": 3}) is None

@@ -75,7 +75,7 @@ def test_a_cell_that_was_slower_has_a_slower_v() -> None:
 
 
 def test_a_trace_holds_the_texts_of_its_scenario_only() -> None:
-    assert kept_as(RUN[0]) in KEPT
+    assert kept_as(RUN[0].scenario, RUN[0].seed, RUN[0].prompt) in KEPT
     assert TRACE is not None
     assert TRACE.on_line(1, 4) == ((0.8, 0.1), MISSED)
     assert run_trace(KEPT, "other") is None
