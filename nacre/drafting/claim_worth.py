@@ -5,7 +5,8 @@ claims into chances. Company is what the cheap sources beside it say at that nod
 among others, or only other tokens. Claims of tokens that the model has not named are counted once more, apart. So
 agreement and a veto weigh what they have been worth.
 
-Which source is worth asking follows from the same outcomes: one that has not helped lately is asked now and then only.
+Which source is worth asking follows from the same outcomes: one that has not helped lately is asked now and then only,
+and beside a model one that has been no surer of what came than the model.
 That is a bandit whose arms are the sources and whose context is the kind of text (MetaSD; decision 15): each kind has
 counts of its own, because a table that is right in code says nothing about prose.
 """
@@ -30,6 +31,11 @@ _FILLED, _FOLLOW = 0.7, 1 / 64
 _MODEL_STRENGTH = 50.0
 #: A source that has not helped lately is asked every so many times: its way back.
 _PROBE = 16
+#: Beside a model a cheap source helps where it is surer by so much, a position, of the token that comes. Before it is
+#: known; weight of one position; and what more a guess counts that is so sure that the model need not have been asked.
+_LEAST_GAIN, _GAIN, _FOLLOW_GAIN = 0.01, 0.05, 1 / 32
+_SURE, _SPARED = 0.9, 0.1
+_UNSAID = (0, 0.0)
 
 
 class _Company(IntEnum):
@@ -55,6 +61,7 @@ class ClaimWorth:
         ]
         self._vetoed = [Calibration() for _ in range(sources)]
         self._filled = _FILLED
+        self._gains = [_GAIN] * sources
         self._silent_for = [0] * sources
         self._trusted = frozenset(range(sources))
 
@@ -65,6 +72,7 @@ class ClaimWorth:
         new._calibrations = [tuple(known.copy() for known in ofs) for ofs in self._calibrations]
         new._vetoed = [known.copy() for known in self._vetoed]
         new._filled = self._filled
+        new._gains = self._gains.copy()
         new._trusted = self._trusted
         return new
 
@@ -73,6 +81,7 @@ class ClaimWorth:
     def learn(self, node: ClaimNode, token: int) -> None:
         """`token` was right below `node`: every claim there has an outcome."""
         said = self._said(node)
+        self._learn_gains(node, said, token)
         for number, claims in node.claims.items():
             for claimed, rank, survival, known in self._weighed(node, number):
                 known.observe(rank, survival, claimed == token)
@@ -88,16 +97,36 @@ class ClaimWorth:
         if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
             self._filled += _FOLLOW * ((token in said) - self._filled)
 
+    def _learn_gains(self, node: ClaimNode, said: Claims | None, token: int) -> None:
+        """How much surer of the right token each cheap source has been than the model, which it stands beside."""
+        if self._model is None:
+            return
+        alone = self._filled if said is None else said.get(token, _UNSAID)[1]
+        for number in self._cheap:
+            claims = node.claims.get(number)
+            if claims is None:
+                continue
+            gain = 0.0
+            if token in claims:
+                chance = self._chance(node, number, token, said)
+                gain = max(0.0, chance - alone) + (_SPARED if chance >= _SURE else 0.0)
+            self._gains[number] += _FOLLOW_GAIN * (gain - self._gains[number])
+
     # -- who is asked --------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """A step begins: who can be trusted stays the same until the next."""
         self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
 
+    def trusts(self, number: int) -> bool:
+        """Whether a source's claims count in this step."""
+        return number in self._trusted
+
     def due(self, number: int) -> bool:
         """Whether a cheap source is asked in this step."""
         self._silent_for[number] += 1
-        if number in self._trusted or self._silent_for[number] >= _PROBE:
+        helps = number in self._trusted and (self._model is None or self._gains[number] >= _LEAST_GAIN)
+        if helps or self._silent_for[number] >= _PROBE:
             self._silent_for[number] = 0
             return True
         return False
@@ -107,6 +136,8 @@ class ClaimWorth:
 
         What the others claim counts as far as it is proven.
         """
+        if not node.claims:
+            return self._filled
         proven: dict[int, float] = {}
         for number in node.claims:
             if number in self._trusted:
@@ -127,10 +158,9 @@ class ClaimWorth:
                 for token, rank, survival, known in self._weighed(node, number):
                     chances.setdefault(token, []).append(known.survival(rank, survival))
             else:
-                for token, (rank, survival) in claims.items():
+                for token, claim in claims.items():
                     if token not in said:
-                        vetoed = self._vetoed[number].survival(rank, _VETOED * survival)
-                        chances.setdefault(token, []).append(vetoed)
+                        chances.setdefault(token, []).append(self._vetoed_chance(number, claim))
         ranked = [(token, sum(found) / len(found)) for token, found in chances.items()]
         ranked.sort(key=likeliest_lowest)
         left = _SUREST if said is None else 1.0
@@ -140,6 +170,19 @@ class ClaimWorth:
                 chance = left
             left -= chance
         return [child for child in ranked if child[1] > 0]
+
+    def _chance(self, node: ClaimNode, number: int, token: int, said: Claims | None) -> float:
+        """What a cheap source's claim of a token is worth, in the company it has."""
+        if said is not None and token not in said:
+            return self._vetoed_chance(number, node.claims[number][token])
+        for claimed, rank, survival, known in self._weighed(node, number):
+            if claimed == token:
+                return known.survival(rank, survival)
+        raise KeyError(token)
+
+    def _vetoed_chance(self, number: int, claim: tuple[int, float]) -> float:
+        rank, survival = claim
+        return self._vetoed[number].survival(rank, _VETOED * survival)
 
     def _said(self, node: ClaimNode) -> Claims | None:
         """What the model claims below a node, if it has been asked."""

@@ -5,9 +5,10 @@ A claim is a source's guess below a node, with the survival it gave it. Equal pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nacre.drafting.growth import MOST_ROWS
 from nacre.drafting.proposer import TIP, Guess
 
 #: Nodes of a session's tree.
@@ -27,7 +28,7 @@ class ClaimNode:
 
 
 class ClaimTree:
-    """`root` is the node of the text's last token. Guesses beyond `MOST_NODES` are left out."""
+    """`root` is the node of the text's last token. What hangs deeper than `MOST_NODES` nodes can hold is left out."""
 
     __slots__ = ("_made", "_size", "root")
 
@@ -41,26 +42,33 @@ class ClaimTree:
         node = self.root
         nodes = [node]
         for token in tokens:
-            node = node.children.get(token) or self._add(node, token)
+            node = self.child(node, token)
             nodes.append(node)
         return nodes
 
+    def child(self, node: ClaimNode, token: int) -> ClaimNode:
+        """The node of a token below another, made where it was missing: a claim alone needs none."""
+        return node.children.get(token) or self._add(node, token)
+
     def hang(self, top: ClaimNode, source: int, guesses: Sequence[Guess]) -> None:
         """Notes a source's claims below `top`; at a node where it has claimed before, the new ones replace those."""
-        top.claims[source] = {}
-        fresh = {top.id}
-        placed: list[ClaimNode | None] = []
-        for guess in guesses:
-            parent = top if guess.parent == TIP else placed[guess.parent]
-            if parent is None or self._size >= MOST_NODES:
-                placed.append(None)
-                continue
-            if parent.id not in fresh:
-                parent.claims[source] = {}
-                fresh.add(parent.id)
-            claims = parent.claims[source]
+        claims = top.claims[source] = {}
+        above = TIP
+        placed: dict[int, ClaimNode] = {TIP: top}  # those that something hangs below, by the place of their guess
+        for guess in guesses[:MOST_ROWS]:
+            parent = guess.parent
+            if parent != above:
+                node = placed.get(parent)
+                if node is None:
+                    upper = guesses[parent]
+                    over = placed.get(upper.parent)
+                    if over is None or self._size >= MOST_NODES:
+                        continue
+                    node = placed[parent] = self.child(over, upper.token)
+                    node.claims[source] = {}
+                claims = node.claims[source]
+                above = parent
             claims.setdefault(guess.token, (len(claims), guess.survival))
-            placed.append(parent.children.get(guess.token) or self._add(parent, guess.token))
 
     def move(self, node: ClaimNode | None) -> None:
         """The text goes on to `node`, or to a token that nobody guessed; what is not below it is forgotten."""
@@ -68,18 +76,15 @@ class ClaimTree:
             node = ClaimNode(self._made)
             self._made += 1
         self.root = node
-        self._size = sum(1 for _ in _nodes(node))
+        self._size = 0
+        stack = [node]
+        while stack:
+            node = stack.pop()
+            self._size += 1
+            stack.extend(node.children.values())
 
     def _add(self, parent: ClaimNode, token: int) -> ClaimNode:
         node = parent.children[token] = ClaimNode(self._made)
         self._made += 1
         self._size += 1
         return node
-
-
-def _nodes(top: ClaimNode) -> Iterator[ClaimNode]:
-    stack = [top]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(node.children.values())

@@ -8,17 +8,17 @@ State: per session a tree of claims (`claims`). A claim is a source's guess belo
 equal paths are one node, whoever guessed them. Update: a commit walks the tree, and every claim below text has an
 outcome, which is counted by source and company (`claim_worth`), apart for each kind of text.
 
-Proposal: best-first growth over the tree. A token that the model names survives as the model's claim does in that
-company, any other with the mean chance of those who claim it, vetoed or not; rivals share what the surest leave.
-Where the cheap sources leave a gap that the model has been able to fill, it is asked, there and in the same step at the
-likeliest other gaps. A node with an open gap is not grown further: it comes back as something to extend, and then it is
-the model's turn.
+Proposal: where the model alone has spoken, its answer stands. Elsewhere: best-first growth over the tree. A token that
+the model names survives as the model's claim does in that company, any other with the mean chance of those who claim
+it, vetoed or not; rivals share what the surest leave. Where the cheap sources leave a gap that the model has been able
+to fill, it is asked, there and in the same step at the likeliest other gaps. A node with an open gap is not grown
+further: it comes back as something to extend, and then it is the model's turn.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import cast
@@ -182,11 +182,10 @@ class FusionProposer:
             answers = self._sources[number].propose([wanted[place] for place in places])
             for place, guesses in zip(places, answers, strict=True):
                 fused[place].tree.hang(nodes[place], number, guesses)
-        if self._model is not None:
-            self._ask_model(self._model, wanted, paths)
+        alone = self._ask_model(self._model, wanted, paths) if self._model is not None else {}
         return [
-            grow(node, self._grown_children(one.worth, node), _child, self._rows, depth=_DEPTH)
-            for one, node in zip(fused, nodes, strict=True)
+            alone[place] if place in alone else self._grown(one.worth, node)
+            for place, (one, node) in enumerate(zip(fused, nodes, strict=True))
         ]
 
     def _asks(self, number: int, item: Expansion, node: ClaimNode) -> bool:
@@ -205,45 +204,59 @@ class FusionProposer:
             return False
         return worth.model_gain(node) >= self._least_gain
 
-    def _grown_children(self, worth: ClaimWorth, top: ClaimNode) -> Callable[[ClaimNode], Children]:
-        def children(node: ClaimNode) -> Children:
-            return () if node is not top and self._has_gap(worth, node) else worth.children(node)
+    def _grown(self, worth: ClaimWorth, top: ClaimNode | None) -> list[Guess]:
+        def children(node: ClaimNode | None) -> Children:
+            if node is None or (node is not top and self._has_gap(worth, node)):
+                return ()
+            return worth.children(node)
 
-        return children
+        return grow(top, children, _child, self._rows, depth=_DEPTH)
 
     # -- the model -----------------------------------------------------------------------------------------------
 
-    def _ask_model(self, model: int, wanted: Sequence[Expansion], paths: Sequence[Sequence[ClaimNode]]) -> None:
-        """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step."""
+    def _ask_model(
+        self, model: int, wanted: Sequence[Expansion], paths: Sequence[Sequence[ClaimNode]]
+    ) -> dict[int, list[Guess]]:
+        """Lets the model fill the gaps at wanted nodes, and with them the likeliest ones below: a step is a step.
+
+        Returns its answers, by the place in `wanted`, where it alone has anything to say: they stand as they are.
+        """
         gaps: list[_Gap] = []
+        alone: dict[int, int] = {}  # place in `wanted` -> place in `gaps`
         heap: list[tuple[float, int, _Gap]] = []
-        for item, nodes in zip(wanted, paths, strict=True):
-            ids = tuple(one.id for one in nodes[1:])
-            gap = _Gap(item.session, nodes[-1], item.path_tokens, ids, item.path_survival)
-            if self._has_gap(self._sessions[item.session].worth, gap.node):
+        for place, (item, nodes) in enumerate(zip(wanted, paths, strict=True)):
+            node = nodes[-1]
+            worth = self._sessions[item.session].worth
+            gap = _Gap(item.session, node, item.path_tokens, tuple([one.id for one in nodes[1:]]), item.path_survival)
+            if node.claims:
+                heappush(heap, (-gap.path, len(heap), gap))
+            if self._has_gap(worth, node):
+                if not node.claims and worth.trusts(model):
+                    alone[place] = len(gaps)
                 gaps.append(gap)
-            heappush(heap, (-gap.path, len(heap), gap))
         if not gaps:
-            return
+            return {}
         source = self._sources[model]
         room, order = source.traits.batch - len(gaps), len(heap)
         while heap and room > 0:
             _, _, above = heappop(heap)
-            worth = self._sessions[above.session].worth
+            worth, tree = self._sessions[above.session].worth, self._sessions[above.session].tree
             for token, survival in worth.children(above.node):
                 path = above.path * survival
-                if path < _LEAST_STAGED:
+                if path < _LEAST_STAGED or room <= 0:
                     break
-                node = above.node.children[token]
+                node = tree.child(above.node, token)
                 below = _Gap(above.session, node, (*above.tokens, token), (*above.ids, node.id), path)
-                if room > 0 and self._has_gap(worth, node):
+                if self._has_gap(worth, node):
                     gaps.append(below)
                     room -= 1
                 order += 1
                 heappush(heap, (-path, order, below))
-        for gap, guesses in zip(gaps, source.propose([gap.expansion() for gap in gaps]), strict=True):
+        answers = source.propose([gap.expansion() for gap in gaps])
+        for gap, guesses in zip(gaps, answers, strict=True):
             self._sessions[gap.session].tree.hang(gap.node, model, guesses)
+        return {place: answers[number][: self._rows] for place, number in alone.items()}
 
 
-def _child(node: ClaimNode, token: int) -> ClaimNode:
-    return node.children[token]
+def _child(node: ClaimNode | None, token: int) -> ClaimNode | None:
+    return node.children.get(token) if node is not None else None

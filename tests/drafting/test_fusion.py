@@ -260,12 +260,43 @@ def test_a_models_claim_outlasts_a_few_bad_outcomes_and_a_tables_does_not() -> N
     sources = {"table": saying([9], 0.6), "model": model(lambda path: [Guess(9, 0.6)])}
     left = {}
     for name, source in sources.items():
-        proposer = opened(source)
+        proposer = opened(source, saying([3], 0.2))
         for _ in range(10):
             guesses(proposer)
             proposer.committed(1, [8], ())
         left[name] = paths(guesses(proposer))[(9,)]
     assert left["table"] < 0.25 < 0.45 < left["model"]
+
+
+def test_where_the_model_alone_has_spoken_its_answer_stands() -> None:
+    answer = [Guess(9, 0.7), Guess(8, 0.2), Guess(7, 0.05)]
+    proposer = opened(Scripted(lambda path: []), model(lambda path: answer), rows=2)
+    for _ in range(10):
+        assert guesses(proposer, 4, survival=0.1) == answer[:2]
+        proposer.committed(1, [4, 6], ())
+
+
+def test_beside_a_model_who_is_no_surer_than_it_of_what_comes_is_asked_now_and_then() -> None:
+    echo = saying([5], 0.5)
+    proposer = opened(echo, model(lambda path: [Guess(5, 0.7), Guess(9, 0.2)]))
+
+    def asked(turns: int) -> int:
+        """How often, while every third token is another than both say first."""
+        echo.asked.clear()
+        for turn in range(turns):
+            guesses(proposer)
+            proposer.committed(1, [9 if turn % 3 == 0 else 5], ())
+        return len(echo.asked)
+
+    asked(300)
+    assert 2 <= asked(64) <= 5
+    echo.answer = lambda path: chain([9], 0.5)
+    for _ in range(200):  # now it knows better
+        guesses(proposer)
+        proposer.committed(1, [9], ())
+    echo.asked.clear()
+    assert paths(guesses(proposer))[(9,)] > 0.6
+    assert echo.asked
 
 
 def test_far_down_only_the_model_answers() -> None:
