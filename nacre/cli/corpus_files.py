@@ -43,19 +43,23 @@ class CorpusFiles:
     def documents(self, read: Callable[[int], None] = lambda size_bytes: None) -> Iterator[str]:
         """All texts. `read` is told how many bytes of files each has taken."""
         for path in self._files:
-            if path.suffix == ".jsonl":
-                yield from self._lines(path, read)
-                continue
             try:
-                text = _text_of(path)
-            except FailedPrecondition:
+                if path.suffix == ".jsonl":  # what comes before a bad line is used
+                    yield from self._lines(path, read)
+                else:
+                    yield from self._whole(path, read)
+            except (FailedPrecondition, InvalidArgument):
                 if path in self._named:
                     raise
                 self.left_out.append(path)
-                text = ""
+
+    def _whole(self, path: Path, read: Callable[[int], None]) -> Iterator[str]:
+        try:
+            text = _text_of(path)
+        finally:
             read(path.stat().st_size)
-            if text:
-                yield text
+        if text:
+            yield text
 
     def _lines(self, path: Path, read: Callable[[int], None]) -> Iterator[str]:
         try:
@@ -75,6 +79,10 @@ class CorpusFiles:
         text = value.get(self._field) if isinstance(value, dict) else value
         if not isinstance(text, str):
             raise FailedPrecondition(f"{where} has no text under {self._field!r}; say what holds it with --field")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise FailedPrecondition(f"{where} has half of a character (a lone surrogate); leave it out") from None
         return text
 
 

@@ -24,8 +24,9 @@ from nacre.pacing import Calibration, Reputation
 _SUREST = 0.98
 #: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement of cheap ones leaves.
 _VETOED, _LEFT_DOUBT = 0.02, 0.6
-#: How often the model has been right where no cheap source was, to begin with; weight of one position.
-_FILLED, _FOLLOW = 0.7, 1 / 64
+#: How often the model has been right where no cheap source was, to begin with, and at the least that is believed: no model
+#: is put to sleep for good. Weight of one position.
+_FILLED, _LEAST_FILLED, _FOLLOW = 0.7, 0.06, 1 / 64
 #: What a model's claim weighs against counts, in observations: it was fitted when the model was made, and it is finer
 #: than any bucket.
 _MODEL_STRENGTH = 50.0
@@ -95,7 +96,7 @@ class ClaimWorth:
                 (rank, survival, claimed == token) for claimed, (rank, survival) in claims.items()
             )
         if said is not None and not any(token in node.claims.get(number, ()) for number in self._cheap):
-            self._filled += _FOLLOW * ((token in said) - self._filled)
+            self._filled = max(_LEAST_FILLED, self._filled + _FOLLOW * ((token in said) - self._filled))
 
     def _learn_gains(self, node: ClaimNode, said: Claims | None, token: int) -> None:
         """How much surer of the right token each cheap source has been than the model, which it stands beside."""

@@ -3,8 +3,8 @@
 Where no drafter's guess has arrived, a pass computes one row for one token. Tables and suffix indexes guess for
 microseconds what the next rows could be: self-decode becomes self-speculation, however far away everybody is.
 
-Rule: right before a pass is planned, each session gets guesses below its tip as it is then, unless drafters have
-filled the pass and left little doubt about the next token. They are withdrawn when the pass is over: whether it is
+Rule: right before a pass is planned, each session gets guesses below its tip as it is then, unless drafters' guesses
+leave little doubt about the next token. They are withdrawn when the pass is over: whether it is
 worth waiting for a drafter does not depend on them. They come in by the way of every drafter's guesses, as a stream of
 the session's own, so rows go to them by what they have been worth. They are made on the event loop: a proposer that
 takes more than a small part of a millisecond does not belong here.
@@ -35,7 +35,7 @@ log = logging.getLogger("nacre.verifier")
 OBSERVED_BEST = 8
 #: Guesses that have never helped lately are made again after so many commits: their way back.
 _PROBE = 16
-#: With a pass full of drafters' guesses, the chance that none of those of the next token is right must be this great.
+#: The chance that none of the drafters' guesses of the next token is right must be this great.
 _LEAST_DOUBT = 0.15
 #: What is claimed at least of a guess that drafters do not share.
 _LEAST_CLAIM = 0.02
@@ -103,7 +103,7 @@ class LocalDrafting:
             self._tell_text(session, guided)
             others = machine.tree.tip.children
             doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
-            if self._rests(session, guided) or (len(machine.tree) >= rows and doubt < _LEAST_DOUBT):
+            if self._rests(session, guided) or doubt < _LEAST_DOUBT:
                 return
             guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
             possible = of_vocabulary(guesses[:rows], machine.vocab_size)

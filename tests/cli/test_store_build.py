@@ -39,6 +39,7 @@ def test_files_folders_and_json_lines_become_one_datastore(nacre: Nacre) -> None
     write("folder/image.png", b"\x89PNG\0\0")
     write("folder/latin.txt", "caf\xe9".encode("latin-1"))
     write("folder/.hidden/secret.txt", "no")
+    write("folder/later.jsonl", '{"title": "no text"}\n')
     write("lines.jsonl", '{"text": "a line"}\n\n"another"\n')
     done = json.loads(nacre("store", "build", "one.txt", "folder", "lines.jsonl", "--out", "all.rest", "--json").out)
     expected = [tokens(text) for text in (TEXT, "import os\n", "a line", "another")]
@@ -47,7 +48,7 @@ def test_files_folders_and_json_lines_become_one_datastore(nacre: Nacre) -> None
         "tokens": sum(map(len, expected)) + len(expected),
         "documents": 4,
         "files": 3,
-        "left_out": 2,
+        "left_out": 3,
         "size_bytes": os.stat("all.rest").st_size,
         "tokenizer_fingerprint": FINGERPRINT,
     }
@@ -76,6 +77,7 @@ def test_another_field_of_json_lines(nacre: Nacre) -> None:
         ("a.txt", b"abc\xff\xfe", "a.txt is no UTF-8 text (byte 3)"),
         ("a.jsonl", b'{"text": "a"}\n{', "a.jsonl:2 is no JSON"),
         ("a.jsonl", b'{"text": 7}', "a.jsonl:1 has no text under 'text'"),
+        ("a.jsonl", b'{"text": "a \\ud800"}', "a.jsonl:1 has half of a character"),
         ("a.txt", b"", "the corpus has no tokens"),
     ],
 )

@@ -180,6 +180,19 @@ def test_the_model_sleeps_where_the_cheap_sources_have_proven_themselves() -> No
     assert [item.path_tokens for item in drafting.asked] == [(5, 6)]
 
 
+def test_a_model_that_has_been_wrong_for_long_is_asked_all_the_same() -> None:
+    drafting = model(lambda path: [Guess(9, 0.7)])
+    proposer = opened(Scripted(lambda path: []), drafting)
+    for _ in range(400):
+        guesses(proposer)
+        proposer.committed(1, [8], ())
+    assert len(drafting.asked) == 400
+    for _ in range(40):
+        guesses(proposer)
+        proposer.committed(1, [9], ())
+    assert paths(guesses(proposer))[(9,)] == 0.7
+
+
 def test_sources_that_are_right_in_company_prove_nothing_against_one_another() -> None:
     """Two that name the same token are right, and wrong where they differ: half the time each, overall."""
     differ = False

@@ -155,7 +155,7 @@ class Counting(SilentProposer):
 
 
 @pytest.mark.parametrize(("survivals", "asked"), [((0.9,), 0), ((0.5, 0.3), 1), ((), 1)])
-async def test_guesses_fill_what_drafters_leave_and_last_for_one_pass(
+async def test_guesses_come_where_drafters_leave_doubt_and_last_for_one_pass(
     engine: Engine, survivals: Sequence[float], asked: int
 ) -> None:
     proposer = Counting()
@@ -170,7 +170,7 @@ async def test_guesses_fill_what_drafters_leave_and_last_for_one_pass(
             confidence = bytes(confidence_byte(survival) for survival in survivals)
             machine.draft(drafter, Draft(1, tokens, len(machine.tokens), (0,) * len(tokens), confidence))
         for _ in range(2):  # once for a pass, however often the loop comes by
-            local.guess(session, rows=max(1, len(survivals)))
+            local.guess(session, rows=8)
         assert proposer.asked == asked
         assert len(machine.tree) == len(survivals) + asked
         local.settled(session)
