@@ -24,8 +24,8 @@ from nacre.pacing import Calibration, Reputation
 _SUREST = 0.98
 #: What a claim is worth, until counted, that the model has contradicted; the doubt that agreement of cheap ones leaves.
 _VETOED, _LEFT_DOUBT = 0.02, 0.6
-#: How often the model has been right where no cheap source was, to begin with, and at the least that is believed: no model
-#: is put to sleep for good. Weight of one position.
+#: How often the model has been right where no cheap source was: to begin with, and at the least that is believed, as no
+#: model is put to sleep for good. Weight of one position.
 _FILLED, _LEAST_FILLED, _FOLLOW = 0.7, 0.06, 1 / 64
 #: What a model's claim weighs against counts, in observations: it was fitted when the model was made, and it is finer
 #: than any bucket.

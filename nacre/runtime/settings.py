@@ -139,12 +139,9 @@ class DrafterSettings:
 class StoreSettings:
     """The store: what was learnt, kept in this process or shared through Redis."""
 
-    url: str = setting(
-        "",
-        "redis://host:port/db, rediss://, redis+cluster:// or unix://; empty: in the process, where a snapshot is named",
-    )
+    url: str = setting("", "redis://host:port/db, rediss://, redis+cluster:// or unix://; empty: see snapshot")
     key_file: str = setting("", "tenant keys, which hide what lies in Redis; needed with a url")
-    snapshot: str = setting("", "file that keeps the rows of a process over a restart; empty keeps nothing")
+    snapshot: str = setting("", "without url: file that keeps a process's rows over a restart; empty: no store")
     max_rows: int = setting(200_000, "most rows of a store in the process", least=1000, most=100_000_000)
     max_log_tokens: int = setting(
         1_000_000, "most tokens of outputs in a store in the process", least=0, most=1_000_000_000
