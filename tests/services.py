@@ -6,8 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import pytest
+
+from nacre.models import bundled
 from nacre.runtime.processes import Child, ChildSpec, Processes
+from nacre.training.inflate import inflate
 
 TARGET = "demo-target"
 DRAFT = "demo-draft"
@@ -88,6 +93,16 @@ class Services:
     async def _drafter(self, *flags: str, method: str = "model") -> Child:
         arguments = ("--draft", self.draft, "--method", method, "--grpc-port", "0", *flags)
         return await self.processes.start(ChildSpec("drafter", "drafter_service", arguments))
+
+
+@pytest.fixture(scope="session")
+def slow_target(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The bundled target, inflated: a pass takes so much longer than a guess from a table that, also on a machine
+    busy with other tests, guesses come in time.
+    """
+    folder: Path = tmp_path_factory.mktemp("slow") / "target"
+    inflate(bundled(TARGET), folder)
+    return str(folder)
 
 
 def address(child: Child) -> str:

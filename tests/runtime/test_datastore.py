@@ -37,9 +37,9 @@ class Stack:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def stack(slow_target: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     corpus = tmp_path_factory.mktemp("corpus") / "a.rest"
-    async with services(drafters=0, gateway=False) as running:
+    async with services(drafters=0, gateway=False, target=slow_target) as running:
         text, _, fingerprint = await generated(address(running.verifiers[0]), drafters=0)
         build(corpus, [text], fingerprint)
         await running.start_drafter("--datastore", str(corpus), method="rest")

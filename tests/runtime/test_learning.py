@@ -26,9 +26,9 @@ FEWER = 0.93
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Services]:
+async def running(slow_target: str) -> AsyncIterator[Services]:
     """A verifier. Tests bring drafters and gateways of their own."""
-    async with services(drafters=0, gateway=False) as started:
+    async with services(drafters=0, gateway=False, target=slow_target) as started:
         yield started
 
 

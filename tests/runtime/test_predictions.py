@@ -24,8 +24,8 @@ TOKENS = 64
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Services]:
-    async with services(drafters=0, gateway=False) as started:
+async def running(slow_target: str) -> AsyncIterator[Services]:
+    async with services(drafters=0, gateway=False, target=slow_target) as started:
         await started.start_drafter(method="prediction")
         await started.start_gateway()
         yield started

@@ -12,8 +12,6 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from nacre.models import bundled
-from nacre.training.inflate import inflate
 from tests.services import Services, services
 from tests.store.fleet import (
     all_generated,
@@ -38,8 +36,6 @@ if os.environ.get("NACRE_NIGHTLY"):
 
 KEY = "ours"
 MOST_RESIDENT_BYTES = 150_000_000
-#: The target's size, inflated: a pass must take so much longer than a guess from a table that none comes too late.
-PARAMETERS = 113_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +50,12 @@ class Taught:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def taught(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taught]:
+async def taught(slow_target: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Taught]:
     folder = tmp_path_factory.mktemp("learning")
     server = RedisServer(folder).start()
     try:
         flags = ("--config", str(settings_file(folder, server.url)))
-        target = str(folder / "target")
-        inflate(bundled("demo-target"), Path(target), parameters=PARAMETERS)
-        async with services(drafters=0, gateway=False, target=target, verifier_flags=flags) as running:
+        async with services(drafters=0, gateway=False, target=slow_target, verifier_flags=flags) as running:
             async with gateway(running, [], KEY) as where:
                 text, _ = await generated(where, KEY, drafters=0)
                 await generated(where, KEY, drafters=0)  # what was seen once is not kept
