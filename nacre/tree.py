@@ -32,8 +32,8 @@ class Node:
     `position` is the absolute index of the token it guesses (prompt tokens count). `survival` is the guessed
     probability that this token is right given that its parent is: conditional, so that moving the tip changes nothing.
     `source` is the ordinal of the stream that guessed it first, `holders` how many numbered guesses stand for it.
-    `rank` is how many rivals were there before it, `claimed` the survival its guesser gave it: what calibration learns
-    from.
+    `rank` is how many rivals its source had guessed before it, `claimed` the survival its guesser gave it: what
+    calibration learns from.
     """
 
     id: int
@@ -47,6 +47,10 @@ class Node:
     rank: int = 0
     claimed: float = 1.0
     children: dict[int, Node] = field(default_factory=dict)
+
+    def guesses_of(self, source: int) -> int:
+        """How many rival guesses below this node are of that stream first: the rank of its next one."""
+        return sum(child.source == source for child in self.children.values())
 
     def path(self) -> list[int]:
         """Guessed tokens from just below the tip down to this node, in order of position; empty at the tip."""
@@ -85,7 +89,7 @@ class DraftTree:
     def full(self) -> bool:
         return self._size >= self.max_nodes
 
-    def add(self, parent: Node, token: int, survival: float) -> Node:
+    def add(self, parent: Node, token: int, survival: float, source: int = 0) -> Node:
         """Adds a guess below a live node (or the tip); an equal guess of another drafter is the same node.
 
         A merged node keeps the larger survival. The caller checks `full` first.
@@ -97,7 +101,7 @@ class DraftTree:
             return known
         assert not self.full, "the caller bounds the tree"
         node = Node(self._next_id, token, parent.position + 1, parent, survival)
-        node.rank = len(parent.children)
+        node.rank, node.source = parent.guesses_of(source), source
         node.claimed = survival
         self._next_id += 1
         self._size += 1

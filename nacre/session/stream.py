@@ -140,13 +140,12 @@ class DraftStream:
                 claimed = survival_of(draft.confidence[index]) if draft.confidence else DEFAULT_SURVIVAL
                 survival = claimed
                 if self.reputation is not None:
-                    survival = self.reputation.survival(len(parent.children), claimed)
+                    survival = self.reputation.survival(parent.guesses_of(self.ordinal), claimed)
                     if self.reputation.hopeless:
                         survival = min(survival, _HOPELESS_SURVIVAL)
-                node = tree.add(parent, token, survival)
+                node = tree.add(parent, token, survival, self.ordinal)
                 if node.holders == 0:
                     node.claimed = claimed
-                node.source = node.source or self.ordinal
                 node.holders += 1
                 self._live[number] = node
                 live += 1

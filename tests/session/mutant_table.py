@@ -59,7 +59,19 @@ MUTANTS = (
     Mutant(STREAM, "self._trunk.clear()", "pass", "a fresh start forgets old numbers", by="behaviours"),
     Mutant(STREAM, "while len(self._trunk) > self.window_nodes:", "while False:", "memory is bounded by the window"),
     Mutant(STREAM, "(position is not None and position >= end_position)", "False", "no guess past the end is kept"),
-    Mutant(STREAM, "node.source or self.ordinal", "self.ordinal", "the first to guess gets the credit"),
+    Mutant(
+        STREAM,
+        "survival, self.ordinal)",
+        "survival, self.ordinal); node.source = self.ordinal",
+        "the first to guess gets the credit",
+    ),
+    Mutant(
+        STREAM,
+        "parent.guesses_of(self.ordinal)",
+        "len(parent.children)",
+        "others' guesses do not change a rank",
+        "behaviours",
+    ),
     # -- the verifier
     Mutant(VERIFIER, "n.position + 1 < self.end_position and ", "", "no row is spent after the last position"),
     Mutant(VERIFIER, " and n.token not in self.stop_ids", "", "no row is spent below a stop token"),

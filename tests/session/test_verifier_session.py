@@ -208,6 +208,19 @@ def test_claims_are_corrected_by_what_came_true_verified_or_not() -> None:
     assert session.hit_rate == reputation.usefulness > 0.1
 
 
+def test_a_guess_is_corrected_by_its_rank_among_those_of_its_own_stream() -> None:
+    session = opened(max_tokens=60)
+    reputation = Reputation()
+    for _ in range(20):
+        reputation.learn([(0, 0.5, False), (1, 0.5, True)])  # its second guesses are the good ones
+    session.draft(session.join(), Draft(1, (7,), anchor=3))
+    session.draft(session.join(reputation), Draft(1, (8, 9), anchor=3, parents=(0, 0), confidence=bytes((16, 16))))
+    first, second = (session.tree.tip.children[token] for token in (8, 9))
+    assert (first.rank, second.rank) == (0, 1)
+    assert first.survival < 0.2
+    assert second.survival > 0.8
+
+
 def test_who_has_been_silent_for_a_few_commits_is_not_waited_for_until_it_speaks() -> None:
     session = opened(max_tokens=60)
     ordinal = session.join(Reputation())
