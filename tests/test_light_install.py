@@ -52,7 +52,7 @@ assert resident <= 150_000_000, resident
 """
 
 
-@pytest.mark.parametrize("method", ["recycling-growth", "stand", "suffix"])
+@pytest.mark.parametrize("method", ["recycling-growth", "stand", "suffix", "suffix+recycling-growth+stand"])
 def test_a_drafter_without_a_model_stays_small_however_many_tenants_it_learns_from(method: str) -> None:
     script = BLOCKED + CROWD.format(method=method)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

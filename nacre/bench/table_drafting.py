@@ -29,7 +29,7 @@ from nacre.drafting.lookup import LookupProposer
 from nacre.drafting.ouroboros import OuroborosProposer, ouroboros_pool
 from nacre.drafting.phrases import PhrasePool
 from nacre.drafting.plateau import PlateauProposer, chunk_pool
-from nacre.drafting.proposer import DraftContext, Expansion, Proposer
+from nacre.drafting.proposer import CONTEXT_TOKENS, DraftContext, Expansion, Observation, Proposer
 from nacre.drafting.recycling import RecyclingGrowthProposer, RecyclingProposer
 from nacre.drafting.rest import RestProposer
 from nacre.drafting.rest_datastore import RestDatastore, build
@@ -37,6 +37,7 @@ from nacre.drafting.rows import weight_byte
 from nacre.drafting.stand import StandProposer, StandTable
 from nacre.drafting.suffix import SuffixProposer
 from nacre.drafting.suffix_index import SuffixIndex
+from nacre.drafting.tr_jacobi import LEVELS, TrJacobiProposer
 from nacre.sampling import SamplingParams
 
 NODES = 32
@@ -64,12 +65,16 @@ class MadeUpText:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A proposer, how many n-grams it holds, and the text that a session is opened with."""
+    """A proposer, how many n-grams it holds, and the text that a session is opened with.
+
+    `told`: what a pass that ended with a stretch of text told of it. Each proposal then follows such a pass.
+    """
 
     proposer: Proposer
     stored: int
     opened: Sequence[int] = (1, 2, 3)
     key: int | None = None
+    told: Callable[[Sequence[int]], list[Observation]] | None = None
 
 
 def _stand(key: int | None, text: MadeUpText, folder: Path) -> Filled:
@@ -116,6 +121,21 @@ def _rest(text: MadeUpText, folder: Path) -> Filled:
     return Filled(RestProposer(RestDatastore(folder / "datastore", _FINGERPRINT), rows=NODES), stored)
 
 
+def _tr_jacobi(text: MadeUpText, folder: Path) -> Filled:
+    def told(stretch: Sequence[int]) -> list[Observation]:
+        """A chain of guesses was wrong from the last token on."""
+        nothing = (0.0,) * len(RANK_CHANCES)
+        context = tuple(stretch[-CONTEXT_TOKENS - 1 : -1])
+        seen = [Observation(context, tuple(text.followers[context[-1]]), nothing, walked=True)]
+        for _ in range(LEVELS):
+            context = (*context[1:], text.followers[context[-1]][-1])
+            seen.append(Observation(context, tuple(text.followers[context[-1]]), nothing, walked=False))
+        return seen
+
+    opened = text.tokens[: text.ngrams // 3]  # n-grams of three lengths
+    return Filled(TrJacobiProposer(rows=NODES), text.ngrams, opened, told=told)
+
+
 METHODS: dict[str, Callable[[MadeUpText, Path], Filled]] = {
     "stand": partial(_stand, None),
     "stand-race": partial(_stand, 7),
@@ -129,6 +149,7 @@ METHODS: dict[str, Callable[[MadeUpText, Path], Filled]] = {
     "ouroboros": partial(_phrases, ouroboros_pool, OuroborosProposer),
     "plateau": partial(_phrases, chunk_pool, PlateauProposer),
     "rest": _rest,
+    "tr-jacobi": _tr_jacobi,
 }
 #: Not a proposal: one more token for the suffix index.
 SUFFIX_UPDATE = "suffix-update"
@@ -145,6 +166,10 @@ def proposal_us(filled: Filled, text: MadeUpText, proposals: int) -> dict[str, f
     for turn, start in enumerate(starts):
         path = tuple(text.tokens[start : start + STRETCH])
         wanted = [Expansion(1, STRETCH, path, tuple(range(STRETCH)))]
+        if filled.told is not None:
+            proposer.committed(1, path, ())
+            proposer.observed(1, filled.told(path))
+            wanted = [Expansion(1, 0, (), ())]
         began_ns = time.perf_counter_ns()
         (found,) = proposer.propose(wanted)
         if turn >= proposals // 10:  # the first ones warm up

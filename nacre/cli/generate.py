@@ -42,10 +42,11 @@ def generate(
         int | None, flags.whole("--drafters", "Drafters to ask for; default: the gateway decides.", 0, 64)
     ] = None,
     draft_here: Annotated[
-        bool, typer.Option("--draft-here", help="Guess in this process as well (--method, --draft).")
+        bool, typer.Option("--draft-here", help="Guess in this process as well (--method, --draft, --datastore).")
     ] = False,
     method: flags.Method = None,
     draft: flags.Draft = None,
+    datastore: flags.Datastore = None,
     device: flags.Device = None,
     threads: flags.Threads = None,
     config: flags.Config = None,
@@ -92,7 +93,9 @@ def generate(
     }
     here = None
     if draft_here:
-        here = _proposer_here(method=method, draft=draft, device=device, threads=threads, config=config)
+        here = _proposer_here(
+            method=method, draft=draft, datastore=datastore, device=device, threads=threads, config=config
+        )
     text = sys.stdin.read() if prompt == "-" else prompt
     run_until_signalled(_generate(address, text, request, count, here, as_json))
 
@@ -185,6 +188,7 @@ class _Here:
     client_options: dict[str, Any]
     tokenizer_fingerprint: str
     source: str
+    remedy: str
 
     def check(self, served: str) -> None:
         from nacre.errors import FailedPrecondition
@@ -192,7 +196,7 @@ class _Here:
         if self.tokenizer_fingerprint and self.tokenizer_fingerprint != served:
             raise FailedPrecondition(
                 f"{self.source} has tokenizer {self.tokenizer_fingerprint}, the target has {served}; "
-                "choose a draft model of the target's family, or --method lookup"
+                f"{self.remedy}, or choose --method lookup"
             )
 
 
@@ -206,8 +210,10 @@ def _proposer_here(**values: Any) -> _Here:
 
     given = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
     settings = load_settings(DrafterSettings, "drafter", given).settings
+    source, remedy = settings.datastore, "build the datastore for that target"
     if needs_model(settings.method):
         settings = dataclasses.replace(settings, draft=resolve(settings.draft))
+        source, remedy = settings.draft, "name a draft model of the target's family"
     built = build_proposer(settings)
     limits = DrafterLimits(
         window_nodes=settings.window_nodes,
@@ -215,7 +221,7 @@ def _proposer_here(**values: Any) -> _Here:
         least_sent_survival=settings.least_sent,
     )
     options = {"proposer": built.proposer, "drafting": limits, "batch_nodes": settings.batch_nodes}
-    return _Here(options, built.handshake.tokenizer_fingerprint, settings.draft)
+    return _Here(options, built.handshake.tokenizer_fingerprint, source, remedy)
 
 
 def _read(file: Path) -> str:

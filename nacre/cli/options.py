@@ -81,6 +81,7 @@ Method = Annotated[
 Local = Annotated[
     str | None, word("--local", "What guesses in the verifier itself: methods without a model, joined by +.", "NAMES")
 ]
+Datastore = Annotated[str | None, word("--datastore", "Corpus for method rest, made by nacre store build.", "FILE")]
 Config = Annotated[str | None, word("--config", "TOML file; default: ./nacre.toml if there is one.", "FILE")]
 Temperature = Annotated[float, number("--temperature", "0 is greedy, 1 the model's own distribution.", 0, 1e6)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]

@@ -17,7 +17,7 @@ from nacre.drafting import method_names, needs_model
 from nacre.errors import InvalidArgument, NacreError, Unavailable
 from nacre.runtime.delay_proxy import DelayProxy, Link
 from nacre.runtime.processes import Child, ChildSpec, Processes, with_flag
-from nacre.runtime.proposers import local_methods
+from nacre.runtime.proposers import build_local_proposer
 from nacre.runtime.settings import DrafterSettings, VerifierSettings, load_settings
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class StackOptions:
     seed: int | None = None
     method: str | None = None
     local: str | None = None
+    datastore: str | None = None
     verifiers: int = 1
     drafters: int = 1
     http_port: int = 0
@@ -91,6 +92,7 @@ def verifier_spec(options: StackOptions, number: int = 1) -> ChildSpec:
         threads=options.threads,
         seed=options.seed,
         local=options.local,
+        datastore=options.datastore,
         host=LOCALHOST,
         grpc_port=0,
         drain_s=LOCAL_DRAIN_S,
@@ -98,7 +100,7 @@ def verifier_spec(options: StackOptions, number: int = 1) -> ChildSpec:
     )
     settings = load_settings(VerifierSettings, "verifier", arguments).settings
     if settings.local:
-        local_methods(settings.local)  # an error now, not in a child
+        build_local_proposer(settings)  # an error now, not in a child
     spec = ChildSpec(_numbered("verifier", number, options.verifiers), "verifier_service", arguments)
     return _on_cores(with_flag(spec, "--target", resolve(settings.target)), options.verifier_cores)
 
@@ -108,6 +110,7 @@ def drafter_spec(options: StackOptions, number: int = 1) -> ChildSpec:
     arguments = _flags(
         config=options.config,
         method=options.method,
+        datastore=options.datastore,
         draft=options.draft,
         device=options.device,
         threads=options.threads,

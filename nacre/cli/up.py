@@ -35,6 +35,7 @@ def up(
     seed: flags.Seed = None,
     method: flags.Method = None,
     local: flags.Local = None,
+    datastore: flags.Datastore = None,
     config: flags.Config = None,
     log_level: Annotated[str, flags.one_of("--log-level", "What the services log", LEVELS)] = "warning",
     as_json: flags.Json = False,
@@ -49,6 +50,7 @@ def up(
     nacre up --target Qwen/Qwen3-8B --draft Qwen/Qwen3-0.6B --dtype bfloat16 --threads 8
     nacre up --method lookup --drafters 2       # no draft model: guess from the text itself
     nacre up --local suffix                     # the verifier guesses, too
+    nacre up --method model+rest --datastore corpus.rest
     nacre up --network-delay-ms 25              # as if the drafters were 50 ms round trip away
     """
     from nacre.cli.stack import StackOptions
@@ -63,6 +65,7 @@ def up(
         seed=seed,
         method=method,
         local=local,
+        datastore=datastore,
         verifiers=verifiers,
         drafters=drafters,
         http_port=http_port,

@@ -45,8 +45,8 @@ LEAST_GAIN = 0.05
 #: Other gaps of a step must be reached with this chance; cheap sources beside a model are asked down to that one.
 _LEAST_STAGED, _LEAST_ASKED = 0.1, 0.5
 MOST_SOURCES = 8
-#: Kinds of text told apart; the longest unseen goes first.
-MOST_DOMAINS = 32
+#: Kinds of text told apart, of each tenant by itself; the longest unseen goes first.
+MOST_DOMAINS = 64
 _DEPTH = 64
 
 
@@ -86,7 +86,7 @@ class FusionProposer:
         self._model = costly[0] if costly else None
         self._rows = checked_rows(rows)
         self._least_gain = least_gain
-        self._worths: OrderedDict[str, ClaimWorth] = OrderedDict()
+        self._worths: OrderedDict[tuple[int, str], ClaimWorth] = OrderedDict()
         self._sessions: dict[int, _Fused] = {}
 
     @property
@@ -115,7 +115,7 @@ class FusionProposer:
             for source in opened:
                 source.close(session)
             raise
-        self._sessions[session] = _Fused(self._worth(context.domain))
+        self._sessions[session] = _Fused(self._worth(context.tenant, context.domain))
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         fused = self._sessions[session]
@@ -153,16 +153,18 @@ class FusionProposer:
         for source in self._sources:
             source.close(session)
 
-    def _worth(self, domain: str) -> ClaimWorth:
-        """Of that kind of text. A new one begins with what is known of the one before it."""
-        worth = self._worths.get(domain)
+    def _worth(self, tenant: int, domain: str) -> ClaimWorth:
+        """Of that kind of text of a tenant, whose tables are its own. A new one begins with what is known of its
+        kind before that.
+        """
+        worth = self._worths.get((tenant, domain))
         if worth is None:
-            latest = next(reversed(self._worths.values()), None)
+            latest = next((known for (whose, _), known in reversed(self._worths.items()) if whose == tenant), None)
             worth = latest.copy() if latest is not None else ClaimWorth(len(self._sources), self._model)
-            self._worths[domain] = worth
+            self._worths[tenant, domain] = worth
             if len(self._worths) > MOST_DOMAINS:
                 self._worths.popitem(last=False)
-        self._worths.move_to_end(domain)
+        self._worths.move_to_end((tenant, domain))
         return worth
 
     # -- guessing ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Source: choosing among drafters as a bandit is MetaSD's idea (Kim, Jung and Yun 
 (Thompson 1933) on Beta counts that fade (Raj and Kalyani 2017). What differs from MetaSD:
 
 - It chooses anew for every block and plays UCB; a remote drafter that takes over must read the whole text first, so
-  here a choice is for a session, and `worth_switching` says when changing it pays.
+  here a choice is for a session.
 - Its reward is how much the distributions of drafter and target have in common. On a wire that carries tokens there is
   no such number: guesses that came true are counted.
 - Its drafters cost the same. Here each has its draft step and its distance, so arms are not ranked by acceptance but by
@@ -130,18 +130,6 @@ class DrafterBandit:
             record.fade(self._keep ** (weight * judged))
             record.right += weight * accepted
             record.wrong += weight * (judged - accepted)
-
-    def worth_switching(
-        self, context: Context, now: Offer, other: Offer, *, tokens_left: int, prefill_s: float, pass_s: PassSeconds
-    ) -> bool:
-        """Whether the time `other` is expected to save over the tokens to come exceeds `prefill_s`, its reading.
-
-        A drafter slower than plain decoding holds nobody up, so neither counts as slower than that. Not to be asked at
-        every token: what has just been learned is noise, and the guesses of `now` under way are lost.
-        """
-        plain = 1.0 / pass_s(1)
-        before, after = (max(plain, self.predicted(context, offer, pass_s)) for offer in (now, other))
-        return tokens_left * (1.0 / before - 1.0 / after) > prefill_s
 
     def _speed(self, acceptance: float, offer: Offer, pass_s: PassSeconds) -> float:
         return fastest_pipelined(min(acceptance, _MOST_ACCEPTANCE), offer.step_s, offer.rtt_s, pass_s)

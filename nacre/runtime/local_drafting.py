@@ -4,10 +4,10 @@ Where no drafter's guess has arrived, a pass computes one row for one token. Tab
 microseconds what the next rows could be: self-decode becomes self-speculation, however far away everybody is.
 
 Rule: right before a pass is planned, each session gets guesses below its tip as it is then, unless drafters' guesses
-leave little doubt about the next token. They are withdrawn when the pass is over: whether it is
-worth waiting for a drafter does not depend on them. They come in by the way of every drafter's guesses, as a stream of
-the session's own, so rows go to them by what they have been worth. They are made on the event loop: a proposer that
-takes more than a small part of a millisecond does not belong here.
+leave little doubt about the next token. They are thought of while a drafter is waited for, if one is. They are
+withdrawn when the pass is over: whether it is worth waiting for a drafter does not depend on them. They come in by the
+way of every drafter's guesses, as a stream of the session's own, so rows go to them by what they have been worth. They
+are made on the event loop: a proposer that takes more than a small part of a millisecond does not belong here.
 
 Invariant: whatever a proposer does, it cannot end a session: one that raises is not asked again for that session.
 """
@@ -39,6 +39,8 @@ _PROBE = 16
 _LEAST_DOUBT = 0.15
 #: What is claimed at least of a guess that drafters do not share.
 _LEAST_CLAIM = 0.02
+#: What is less likely, from the tip on, than this is not worth its node: few rows are left when its turn comes.
+_LEAST_PATH = 0.04
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +51,10 @@ class _Guided:
     ordinal: int
     told: int
     states: HiddenStates | None = None
+    thoughts: Sequence[Guess] = ()
+    thought_at: int = -1  # the length of the text below which they hang
     guessed: bool = False  # for the next pass
+    hanging: int = 0
     rested: int = 0
     failed: bool = False
 
@@ -92,6 +97,19 @@ class LocalDrafting:
         if self._proposer.traits.learns:
             session.observed.join(ordinal, OBSERVED_BEST)
 
+    def hanging(self, session: HostedSession) -> int:
+        """How many guesses of its own hang in the session's tree now."""
+        guided = self._guided.get(session.id)
+        return guided.hanging if guided is not None else 0
+
+    def think(self, session: HostedSession) -> None:
+        """Thinks of what to guess below the tip as it is now: best done while there is nothing else to do."""
+        guided = self._guided[session.id]
+        reputation = session.machine.streams[guided.ordinal].reputation
+        if not guided.failed and not (reputation is not None and reputation.hopeless):
+            with _its_own_fault(guided):
+                self._thoughts(session, guided)
+
     def guess(self, session: HostedSession, rows: int) -> None:
         """Sees to it that at most `rows` guesses of its own hang below the session's tip in the next pass."""
         guided = self._guided[session.id]
@@ -105,15 +123,15 @@ class LocalDrafting:
             doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
             if self._rests(session, guided) or doubt < _LEAST_DOUBT:
                 return
-            guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
-            possible = of_vocabulary(guesses[:rows], machine.vocab_size)
+            possible = self._thoughts(session, guided)[:rows]
             # Beside drafters' guesses of the next token, another one is right where all of those are wrong.
             claims = [
                 guess.survival * (doubt if guess.parent == TIP and guess.token not in others else 1.0)
                 for guess in possible
             ]
             if possible:
-                machine.draft(guided.ordinal, _draft(possible, claims, len(machine.tokens)))
+                received = machine.draft(guided.ordinal, _draft(possible, claims, len(machine.tokens)))
+                guided.hanging = received.live
 
     def study(self, sessions: Iterable[HostedSession]) -> None:
         """Learns what the target thought in the sessions' last pass: best done while the next is computed."""
@@ -127,7 +145,7 @@ class LocalDrafting:
         """A pass of the session is over; its guesses have been judged."""
         guided = self._guided.get(session.id)
         if guided is not None and guided.guessed:
-            guided.guessed = False
+            guided.guessed, guided.hanging = False, 0
             session.machine.withdraw(guided.ordinal)
 
     def close(self, session: HostedSession) -> int | None:
@@ -143,6 +161,15 @@ class LocalDrafting:
         if self._reading is not None:
             self._reading.closed(session.id)
         return guided.ordinal
+
+    def _thoughts(self, session: HostedSession, guided: _Guided) -> Sequence[Guess]:
+        self._tell_text(session, guided)
+        committed = len(session.machine.tokens)
+        if guided.thought_at != committed:
+            guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
+            guided.thoughts = _likely(of_vocabulary(guesses, session.machine.vocab_size))
+            guided.thought_at = committed
+        return guided.thoughts
 
     def _rests(self, session: HostedSession, guided: _Guided) -> bool:
         """What has not helped lately is asked now and then only."""
@@ -176,6 +203,14 @@ def _its_own_fault(guided: _Guided) -> Iterator[None]:
         if not guided.failed:
             log.exception("local guesses for a session end")
         guided.failed = True
+
+
+def _likely(guesses: Sequence[Guess]) -> Sequence[Guess]:
+    """Without those at the end that are hardly ever reached."""
+    paths: list[float] = []
+    for guess in guesses:
+        paths.append(guess.survival * (1.0 if guess.parent == TIP else paths[guess.parent]))
+    return guesses[: max((place for place, path in enumerate(paths, 1) if path >= _LEAST_PATH), default=0)]
 
 
 def tenant_number(tenant: str) -> int:

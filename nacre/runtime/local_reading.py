@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from nacre.runtime.lessons import Lessons, Teach
-from nacre.runtime.store_reader import Followed, StoreReader
+from nacre.runtime.store_reader import FOLLOW_S, Followed, StoreReader
 from nacre.store import Namespace, Store
 
 #: Between two pieces.
@@ -23,7 +23,8 @@ class LocalReading:
 
     def __init__(self, store: Store, teach: Teach, namespace_of: Callable[[str], Namespace | None]) -> None:
         self._lessons = Lessons(teach, step_s=0.0)
-        self._reader = StoreReader(store, self._lessons.add)
+        # A page a second is what is learnt at this pace.
+        self._reader = StoreReader(store, self._lessons.add, backfill_s=FOLLOW_S)
         self._namespace_of = namespace_of
         self._begun: dict[str, asyncio.Task[Followed | None]] = {}
 

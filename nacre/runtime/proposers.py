@@ -14,7 +14,7 @@ from nacre.drafting.per_tenant import MOST_BYTES, PerTenant
 from nacre.drafting.rest_datastore import RestDatastore
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.models import located
-from nacre.runtime.settings import DrafterSettings
+from nacre.runtime.settings import DrafterSettings, VerifierSettings
 from nacre.wire import messages
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
         if needs_model(name):
             built = _with_model(kind, settings, features)
         elif getattr(kind, "needs_datastore", False):
-            built = _with_datastore(kind, settings)
+            built = _with_datastore(kind, settings.datastore)
         else:
             built = BuiltProposer(_without_model(kind, len(names)), messages.handshake())
         if built.proposer.traits.encodes:
@@ -53,20 +53,26 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     return BuiltProposer(_fused(sources), handshake)
 
 
-def local_methods(method: str) -> tuple[str, ...]:
-    """The parts of a method that is to guess inside a verifier. Raises InvalidArgument for what cannot do so."""
-    names = method_names(method)
+def build_local_proposer(settings: VerifierSettings) -> BuiltProposer:
+    """What guesses inside a verifier, as `local` says. Raises NacreError for what cannot do so."""
+    names = method_names(settings.local)
+    sources: list[Proposer] = []
+    handshake = messages.handshake()
     for name in names:
-        if needs_model(name) or getattr(proposer_class(name), "needs_datastore", False):
-            what = "a model, which would hold up every pass" if needs_model(name) else "a corpus on disk"
-            raise InvalidArgument(f"local is {method!r}; {name} needs {what}: run a drafter for it", param="local")
-    return names
-
-
-def build_local_proposer(method: str) -> Proposer:
-    """What guesses inside a verifier. Raises InvalidArgument as `local_methods` does."""
-    names = local_methods(method)
-    return _fused([_without_model(proposer_class(name), len(names)) for name in names])
+        kind = proposer_class(name)
+        if needs_model(name):
+            raise InvalidArgument(
+                f"local is {settings.local!r}; {name} needs a model, which would hold up every pass: "
+                "run a drafter for it",
+                param="local",
+            )
+        if getattr(kind, "needs_datastore", False):
+            built = _with_datastore(kind, settings.datastore)
+            sources.append(built.proposer)
+            handshake = built.handshake
+        else:
+            sources.append(_without_model(kind, len(names)))
+    return BuiltProposer(_fused(sources), handshake)
 
 
 def _fused(sources: Sequence[Proposer]) -> Proposer:
@@ -116,14 +122,14 @@ def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltPr
     return BuiltProposer(proposer, messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint))
 
 
-def _with_datastore(kind: Any, settings: DrafterSettings) -> BuiltProposer:
+def _with_datastore(kind: Any, path: str) -> BuiltProposer:
     """Token ids of the datastore must be the target's: the handshake compares tokenizers, as it does for models."""
-    if not settings.datastore:
+    if not path:
         raise InvalidArgument(
-            f"method {settings.method} needs a datastore: build one with `nacre store build CORPUS --out FILE` and set "
-            "datastore to it",
+            "method rest needs a datastore: build one with `nacre store build CORPUS --out FILE` and set datastore to "
+            "it (--datastore FILE)",
             param="datastore",
         )
-    datastore = RestDatastore(Path(settings.datastore).expanduser())
+    datastore = RestDatastore(Path(path).expanduser())
     fits = messages.handshake(tokenizer_fingerprint=datastore.fingerprint)
     return BuiltProposer(PerTenant(partial(kind, datastore)), fits)

@@ -69,6 +69,7 @@ class VerifierSettings:
     window_nodes: int = setting(512, "most unresolved guesses a drafter may have in flight", least=1, most=1024)
     max_drafters: int = setting(8, "most drafters of one session", least=1, most=64)
     local: str = setting("", "methods without a model that guess in the verifier itself, joined by +; empty: none")
+    datastore: str = setting("", "corpus for local rest, made by nacre store build")
     log_level: str = setting("info", "debug, info, warning or error")
 
     contradictions: ClassVar[tuple[Contradiction, ...]] = (

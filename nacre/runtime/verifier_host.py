@@ -178,7 +178,8 @@ class VerifierHost:
         session.totals.draft_bytes += size_bytes
         received = session.machine.draft(ordinal, draft)
         if received.live:
-            session.arrivals.came(self._clock(), hungry=len(session.machine.tree) < self._offer)
+            own = self._local.hanging(session) if self._local is not None else 0
+            session.arrivals.came(self._clock(), hungry=len(session.machine.tree) - own < self._offer)
         self._work.set()
         return received
 
@@ -244,7 +245,7 @@ class VerifierHost:
         finally:
             self._thread.shutdown(wait=True)
 
-    def _guess_here(self) -> None:
+    def _guess_here(self, *, only_think: bool = False) -> None:
         """Local guesses for every session that the next pass may take, where it could take guesses at all."""
         if self._local is None or self._offer == 1:
             return
@@ -253,7 +254,10 @@ class VerifierHost:
                 continue
             if not self._local.knows(session):
                 self._local.open(session, self.join(session, self._local.METHOD))
-            self._local.guess(session, self._offer - 1)
+            if only_think:
+                self._local.think(session)
+            else:
+                self._local.guess(session, self._offer - 1)
 
     async def _paused(self) -> bool:
         """Waits for guesses that are worth it; True if something has come meanwhile, so that all is new."""
@@ -263,6 +267,7 @@ class VerifierHost:
         pause_s = self.pacer.pause_s(self._clock(), waiting)
         if pause_s <= 0:
             return False
+        self._guess_here(only_think=True)
         self._work.clear()
         try:
             async with asyncio.timeout(pause_s + TIMER_S):

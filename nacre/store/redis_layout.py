@@ -28,9 +28,10 @@ BUCKETS = 4096
 MAX_FIELDS = 64
 #: The one field of a stream entry.
 BLOCK = b"b"
-DELTA_ENTRIES = 2048
+#: What a follower that was away may have missed before it has to begin anew; 6 MB in a namespace that is written to
+#: all the time. The newest of them is what a session is seeded with, so they live as long as the rows.
+DELTA_ENTRIES = 256
 LOG_ENTRIES = 4096
-DELTA_MS = 600_000
 LOG_MS = 86_400_000
 
 #: What is stored of some rows of one slot. KEYS: each bucket of the present generation, then the same of the past;

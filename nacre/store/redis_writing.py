@@ -20,7 +20,6 @@ from nacre.store.packing import join, pack, pack_tokens, unpack
 from nacre.store.redis_layout import (
     BLOCK,
     DELTA_ENTRIES,
-    DELTA_MS,
     LOG_ENTRIES,
     LOG_MS,
     MAX_FIELDS,
@@ -84,7 +83,7 @@ class RedisWriter:
         pipe = client.pipeline(transaction=False)
         block = layout.seal.cover_block(b"delta", join(packed))
         pipe.xadd(layout.delta, {BLOCK: block}, maxlen=DELTA_ENTRIES, approximate=True)
-        pipe.pexpire(layout.delta, DELTA_MS)
+        pipe.pexpireat(layout.delta, generation.expires_ms)
         await execute(pipe)
         commands = len(reads) + len(writes) + 2
         self._spent(CLIENT_S_PER_ROW * len(rows) + CLIENT_S_PER_COMMAND * commands)

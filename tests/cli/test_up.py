@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from nacre.drafting.rest_datastore import build
 from tests.cli.conftest import Nacre
 from tests.tiny_models import MAX_POSITIONS, TinyPair, write_tiny_pair
 
@@ -173,7 +174,23 @@ def test_a_draft_model_with_another_tokenizer_is_refused_by_both_values(nacre: N
     message = nacre("generate", "x", "--address", up.grpc, "--draft-here", "--draft", other).mistake()
     assert "has tokenizer " in message
     assert "the target has " in message
-    assert "choose a draft model of the target's family" in message
+    assert "name a draft model of the target's family" in message
+
+
+def test_a_device_drafts_from_a_corpus_of_the_targets_tokenizer_only(
+    nacre: Nacre, up: Running, tiny_pair: TinyPair, tmp_path: Path
+):
+    request = ("generate", "def fibonacci(n):", "--address", up.grpc, "--max-tokens", "24", "--seed", "1", "--json")
+    text = json.loads(nacre(*request).out)["text"]
+    (tmp_path / "notes.txt").write_text("def fibonacci(n):" + text, encoding="utf-8")
+    corpus, other = tmp_path / "notes.rest", tmp_path / "other.rest"
+    assert nacre("store", "build", tmp_path / "notes.txt", "--out", corpus, "--target", tiny_pair.target).out
+    here = (*request, "--draft-here", "--method", "rest", "--datastore")
+    assert json.loads(nacre(*here, corpus).out)["text"] == text
+    build(other, [[1, 2, 3]], "f" * 32)
+    message = nacre(*here, other).mistake()
+    assert f"{other} has tokenizer {'f' * 32}" in message
+    assert "build the datastore for that target" in message
 
 
 def test_a_killed_drafter_comes_back_where_it_was(up: Running):

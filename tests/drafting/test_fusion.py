@@ -144,6 +144,18 @@ def test_what_a_source_is_worth_in_one_kind_of_text_it_need_not_be_in_another() 
     assert set(found(4)) == {(5,)}, "a kind that nobody has seen begins like the one before it"
 
 
+def test_what_sources_are_worth_to_one_tenant_says_nothing_about_another() -> None:
+    proposer = FusionProposer([saying([5], 0.5), saying([6], 0.5)])
+    proposer.open(1, replace(CONTEXT, tenant=1))
+    for _ in range(60):  # a tenant whose tables were filled with junk
+        proposer.propose([Expansion(1, 77, (), (), 1.0)])
+        proposer.committed(1, [7], ())
+    proposer.open(2, replace(CONTEXT, tenant=2))
+    (tree,) = proposer.propose([Expansion(2, 77, (), (), 1.0)])
+    assert set(paths(tree)) == {(5,), (6,)}
+    assert min(paths(tree).values()) > 0.2
+
+
 def test_kinds_of_text_are_told_apart_up_to_a_bound() -> None:
     proposer = FusionProposer([saying([5], 0.5), saying([6], 0.5)])
     proposer.open(1, replace(CONTEXT, domain="first"))

@@ -152,33 +152,6 @@ def test_a_session_in_which_nothing_was_judged_teaches_nothing() -> None:
     assert bandit.acceptance(LETTERS, A) == 0.5
 
 
-def test_changing_pays_if_what_is_left_repays_the_reading() -> None:
-    bandit = DrafterBandit()
-    for _ in range(20):
-        bandit.learned(LETTERS, A, 30, 60)
-        bandit.learned(LETTERS, B, 54, 60)
-    gain_s = 1 / bandit.predicted(LETTERS, A, pass_s) - 1 / bandit.predicted(LETTERS, B, pass_s)
-    assert gain_s > 0
-    enough = int(0.5 / gain_s) + 1
-
-    def worth(now: Offer, other: Offer, tokens_left: int) -> bool:
-        return bandit.worth_switching(LETTERS, now, other, tokens_left=tokens_left, prefill_s=0.5, pass_s=pass_s)
-
-    assert worth(A, B, enough)
-    assert not worth(A, B, enough - 1)
-    assert not worth(B, A, 10**6)
-    assert not worth(A, A, 10**6)
-
-
-def test_between_drafters_that_are_slower_than_none_nothing_is_gained() -> None:
-    bandit = DrafterBandit()
-    hopeless, poor = Offer("hopeless", 0.1, 0.5), Offer("poor", 0.01, 0.5)
-    bandit.learned(LETTERS, hopeless, 0, 60)
-    bandit.learned(LETTERS, poor, 20, 60)
-    assert bandit.predicted(LETTERS, poor, pass_s) > bandit.predicted(LETTERS, hopeless, pass_s)
-    assert not bandit.worth_switching(LETTERS, hopeless, poor, tokens_left=10**6, prefill_s=0.0, pass_s=pass_s)
-
-
 def test_a_seed_replays_the_choices() -> None:
     def run(seed: int) -> list[tuple[Context, str]]:
         return played(DrafterBandit(seed=seed), lambda *_: 0.6, sessions=60)

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from nacre.client import AsyncClient
 from nacre.drafting.rest_datastore import build
+from nacre.errors import NacreError
 from nacre.models import held_out_prompts
 from nacre.v1 import drafter_pb2, drafter_pb2_grpc
 from tests.services import Services, address, services
@@ -34,6 +35,7 @@ class Stack:
 
     services: Services
     text: list[int]
+    corpus: Path
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -44,13 +46,27 @@ async def stack(slow_target: str, tmp_path_factory: pytest.TempPathFactory) -> A
         build(corpus, [text], fingerprint)
         await running.start_drafter("--datastore", str(corpus), method="rest")
         await running.start_gateway()
-        yield Stack(running, text)
+        yield Stack(running, text, corpus)
 
 
 async def test_a_drafter_with_a_corpus_knows_what_is_in_it(stack: Stack) -> None:
     text, right, _ = await generated(stack.services.address, drafters=1)
     assert text == stack.text
     assert right > 0
+
+
+async def test_a_verifier_with_a_corpus_of_its_own_knows_it_too(stack: Stack) -> None:
+    flags = ("--local", "suffix+rest", "--datastore", str(stack.corpus))
+    verifier = await stack.services.start_verifier(*flags)
+    text, right, _ = await generated(address(verifier), drafters=0)
+    assert text == stack.text
+    assert right > 0
+
+
+async def test_a_verifier_does_not_start_with_a_corpus_of_another_tokenizer(stack: Stack, tmp_path: Path) -> None:
+    build(tmp_path / "a.rest", [[1, 2, 3]], "f" * 32)
+    with pytest.raises(NacreError, match=f"has tokens of tokenizer {'f' * 32}, the target has"):
+        await stack.services.start_verifier("--local", "rest", "--datastore", str(tmp_path / "a.rest"))
 
 
 async def test_a_corpus_of_another_tokenizer_is_refused_by_name(stack: Stack, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nacre.models import held_out_prompts
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.proposers import build_local_proposer, build_proposer
-from nacre.runtime.settings import DrafterSettings
+from nacre.runtime.settings import DrafterSettings, VerifierSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
 from nacre.sampling import History, SamplingParams
@@ -65,6 +65,10 @@ async def generated(
     return session
 
 
+def local_proposer(method: str) -> Proposer:
+    return build_local_proposer(VerifierSettings(local=method)).proposer
+
+
 def text(session: HostedSession) -> list[int]:
     return session.machine.tokens[session.machine.prompt_length :]
 
@@ -81,7 +85,7 @@ async def test_the_text_is_the_same_and_known_text_takes_fewer_passes(
 ) -> None:
     params = SamplingParams(temperature=temperature)
     alone = await plain(engine, params=params)
-    async with running(engine, build_local_proposer(method)) as host:
+    async with running(engine, local_proposer(method)) as host:
         first = await generated(host, params=params)
         again = await generated(host, params=params)
     assert text(first) == text(again) == text(alone)
@@ -91,7 +95,7 @@ async def test_the_text_is_the_same_and_known_text_takes_fewer_passes(
 
 
 async def test_what_one_tenant_wrote_helps_no_other(engine: Engine) -> None:
-    async with running(engine, build_local_proposer("suffix")) as host:
+    async with running(engine, local_proposer("suffix")) as host:
         first = await generated(host, tenant="a")
         other = await generated(host, tenant="b")
         again = await generated(host, tenant="a")
@@ -100,7 +104,7 @@ async def test_what_one_tenant_wrote_helps_no_other(engine: Engine) -> None:
 
 
 async def test_sessions_without_speculation_get_no_guesses(engine: Engine) -> None:
-    async with running(engine, build_local_proposer("suffix")) as host:
+    async with running(engine, local_proposer("suffix")) as host:
         await generated(host)
         session = await generated(host, mode=SpeculationMode.OFF)
     assert session.totals.verified == 0
@@ -137,7 +141,7 @@ async def test_sources_that_want_hidden_states_get_them(tiny_pair: TinyPair, met
     engine = Engine(load_model(tiny_pair.target, dtype="float32", device="cpu", threads=1), kv_bytes=1 << 22)
     alone = await plain(engine, tokens=100)
     engine.keep_hidden()
-    async with running(engine, build_local_proposer(method)) as host:
+    async with running(engine, local_proposer(method)) as host:
         first = await generated(host, tokens=100)
         again = await generated(host, tokens=100)
     assert text(first) == text(again) == text(alone)
@@ -200,7 +204,9 @@ def test_methods_that_belong_elsewhere_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="only a verifier has"):
         build_proposer(DrafterSettings(method="dense"))
     with pytest.raises(InvalidArgument, match="needs a model"):
-        build_local_proposer("suffix+model")
+        local_proposer("suffix+model")
+    with pytest.raises(InvalidArgument, match="method rest needs a datastore"):
+        local_proposer("suffix+rest")
 
 
 @pytest.mark.processes

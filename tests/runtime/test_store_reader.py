@@ -81,6 +81,20 @@ async def test_what_was_there_before_arrives_in_pages() -> None:
     assert len(set(taught.contexts[7])) == 4 * SEED_ROWS
 
 
+async def test_what_was_there_before_is_read_at_a_faster_pace_than_what_is_new() -> None:
+    store, taught = LocalStore(), Taught()
+    reader = StoreReader(store, taught, follow_s=3600.0, backfill_s=0.001)
+    await store.put(SPACE, [ngram(number) for number in range(4 * SEED_ROWS)])
+    assert not reader.behind
+    await reader.begin(SPACE, 7)
+    assert reader.behind
+    following = asyncio.create_task(reader.run())
+    while reader.behind:  # noqa: ASYNC110  what is waited for has no event
+        await asyncio.sleep(0.001)
+    following.cancel()
+    assert len(set(taught.contexts[7])) == 4 * SEED_ROWS
+
+
 async def test_a_tenant_is_read_once_however_many_sessions_it_has_and_anew_when_it_was_away() -> None:
     store, taught, clock = LocalStore(), Taught(), Clock()
     reader = StoreReader(store, taught, idle_s=60.0, clock=clock)

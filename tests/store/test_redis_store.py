@@ -47,6 +47,14 @@ async def test_a_fresh_process_that_has_only_redis_in_common_knows_what_was_lear
         assert drafter.counters.failures == 0
 
 
+async def test_the_newest_rows_are_there_for_a_session_as_long_as_they_live(redis_server: RedisServer):
+    async with opened(redis_server.url) as verifier, raw(redis_server.url) as peer:
+        await verifier.put(SPACE, ROWS)
+        layout = Layout(Seal(SPACE, b"a" * 32))
+        (bucket, *_) = await peer.keys("nc:*:n0*")
+        assert abs(await peer.pttl(layout.delta) - await peer.pttl(bucket)) < 10_000
+
+
 async def test_rows_of_several_writers_are_merged_and_followed(redis_server: RedisServer):
     async with opened(redis_server.url) as one, opened(redis_server.url) as two, opened(redis_server.url) as reader:
         cursor = (await reader.seed(SPACE)).cursor
