@@ -35,8 +35,9 @@ log = logging.getLogger("nacre.verifier")
 OBSERVED_BEST = 8
 #: Guesses that have never helped lately are made again after so many commits: their way back.
 _PROBE = 16
-#: The chance that none of the drafters' guesses of the next token is right must be this great.
-_LEAST_DOUBT = 0.15
+#: The chance that none of the drafters' guesses of the next token is right must be as great as what a row is worth,
+#: within these bounds.
+_LEAST_DOUBT, _MOST_DOUBT = 0.15, 0.5
 #: What is claimed at least of a guess that drafters do not share.
 _LEAST_CLAIM = 0.02
 #: What is less likely, from the tip on, than this is not worth its node: few rows are left when its turn comes.
@@ -110,8 +111,11 @@ class LocalDrafting:
             with _its_own_fault(guided):
                 self._thoughts(session, guided)
 
-    def guess(self, session: HostedSession, rows: int) -> None:
-        """Sees to it that at most `rows` guesses of its own hang below the session's tip in the next pass."""
+    def guess(self, session: HostedSession, rows: int, row_worth: float = 0.0) -> None:
+        """Sees to it that at most `rows` guesses of its own hang below the session's tip in the next pass.
+
+        There are none where drafters leave so little doubt that no guess could be worth `row_worth` tokens.
+        """
         guided = self._guided[session.id]
         machine = session.machine
         if guided.failed or guided.guessed:
@@ -121,7 +125,7 @@ class LocalDrafting:
             self._tell_text(session, guided)
             others = machine.tree.tip.children
             doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
-            if self._rests(session, guided) or doubt < _LEAST_DOUBT:
+            if self._rests(session, guided) or doubt < max(_LEAST_DOUBT, min(row_worth, _MOST_DOUBT)):
                 return
             possible = self._thoughts(session, guided)[:rows]
             # Beside drafters' guesses of the next token, another one is right where all of those are wrong.

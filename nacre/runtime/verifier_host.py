@@ -257,7 +257,7 @@ class VerifierHost:
             if only_think:
                 self._local.think(session)
             else:
-                self._local.guess(session, self._offer - 1)
+                self._local.guess(session, self._offer - 1, self.pacer.row_worth)
 
     async def _paused(self) -> bool:
         """Waits for guesses that are worth it; True if something has come meanwhile, so that all is new."""

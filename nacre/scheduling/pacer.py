@@ -87,6 +87,16 @@ class Pacer:
         """Tokens per second lately; 0 before the first pass."""
         return self._tokens / self._seconds if self._seconds > 0 else 0.0
 
+    @property
+    def row_s(self) -> float:
+        """What one more row takes in a pass of few."""
+        return self.costs.seconds(2) - self.costs.seconds(1)
+
+    @property
+    def row_worth(self) -> float:
+        """Tokens that one more row must be expected to bring: what the engine earns in its time."""
+        return self.throughput * self.row_s
+
     def pause_s(self, now: float, waiting: Sequence[Waiting]) -> float:
         """How long the engine should wait for guesses before it starts with what is there; 0 to start now."""
         self._charge(now)
@@ -99,8 +109,7 @@ class Pacer:
         due_s = session.arrivals.due_s(now)
         if due_s is None or due_s > left:
             return 0.0
-        row_s = self.costs.seconds(2) - self.costs.seconds(1)
-        if not worth_waiting(next_gain(session.tree, session.hit_rate), due_s, row_s, throughput):
+        if not worth_waiting(next_gain(session.tree, session.hit_rate), due_s, self.row_s, throughput):
             return 0.0
         # A message that is a little late is still worth it; one that is much later is not.
         pause_s = min(2 * due_s, left)
