@@ -36,10 +36,14 @@ class DrafterMemory:
         """How soon drafters of that method have answered lately; None if nobody knows."""
         return self._answers.get(method)
 
-    def left(self, tenant: str, method: str, reputation: Reputation, answers: AnswerTimes) -> None:
-        """A drafter has left; what it was worth, and how soon it answered, is what the next of its kind starts with."""
+    def left(self, tenant: str, method: str, reputation: Reputation, answers: AnswerTimes | None) -> None:
+        """A drafter has left; what it was worth, and how soon it answered, is what the next of its kind starts with.
+
+        None: it was never waited for.
+        """
         _put(self._reputations, (tenant, method), reputation)
-        _put(self._answers, method, answers)
+        if answers is not None:
+            _put(self._answers, method, answers)
 
     def ended(self, tenant: str, wanted: int) -> None:
         """A session that speculates is over; `wanted` best tokens of each row is what its drafters learnt from."""

@@ -169,7 +169,8 @@ class VerifierHost:
         session.observed.leave(ordinal)
         stream = session.machine.streams.get(ordinal)
         if stream is not None and stream.reputation is not None:
-            self._drafters.left(session.engine.tenant, method, stream.reputation, session.arrivals.times)
+            answers = None if stream.local else session.arrivals.times
+            self._drafters.left(session.engine.tenant, method, stream.reputation, answers)
         session.machine.leave(ordinal)
 
     def draft(self, session: HostedSession, ordinal: int, draft: Draft, size_bytes: int) -> Received:
@@ -253,7 +254,8 @@ class VerifierHost:
             if session.machine.mode is SpeculationMode.OFF:
                 continue
             if not self._local.knows(session):
-                self._local.open(session, self.join(session, self._local.METHOD))
+                reputation = self._drafters.reputation(session.engine.tenant, self._local.METHOD)
+                self._local.open(session, session.machine.join(reputation, local=True))
             if only_think:
                 self._local.think(session)
             else:

@@ -47,6 +47,8 @@ class DraftStream:
     reputation: Reputation | None = None
     #: False drops what comes late, right or not: an ablation.
     late_match: bool = True
+    #: Guesses made in the verifier itself: nobody waits for them, or tells anybody of commits for their sake.
+    local: bool = False
     next_node: int = 1
     #: Commits since it last had a live guess.
     quiet: int = 0
@@ -182,7 +184,8 @@ class DraftStream:
     @property
     def helps(self) -> bool:
         """Whether it should hear of every commit at once; who never helps, or is silent, can hear of several."""
-        return self.quiet < _QUIET_COMMITS and not (self.reputation is not None and self.reputation.hopeless)
+        hopeless = self.reputation is not None and self.reputation.hopeless
+        return not self.local and not hopeless and self.quiet < _QUIET_COMMITS
 
     @property
     def awaited(self) -> bool:

@@ -103,10 +103,11 @@ class VerifierSession:
 
     # -- drafters ------------------------------------------------------------------------------------------------
 
-    def join(self, reputation: Reputation | None = None) -> int:
+    def join(self, reputation: Reputation | None = None, *, local: bool = False) -> int:
         """Admits a drafter; returns its ordinal. Raises FailedPrecondition or ResourceExhausted.
 
-        `reputation` corrects the survival it claims and learns from what becomes of its guesses.
+        `reputation` corrects the survival it claims and learns from what becomes of its guesses. `local`: it guesses
+        in the verifier itself.
         """
         if self.mode is SpeculationMode.OFF:
             raise FailedPrecondition("this session runs with speculation.mode off; no drafter may join it")
@@ -116,7 +117,9 @@ class VerifierSession:
             )
         ordinal = self._next_ordinal
         self._next_ordinal += 1
-        self.streams[ordinal] = DraftStream(ordinal, self.limits.window_nodes, reputation, late_match=self.late_match)
+        self.streams[ordinal] = DraftStream(
+            ordinal, self.limits.window_nodes, reputation, late_match=self.late_match, local=local
+        )
         return ordinal
 
     def leave(self, ordinal: int) -> None:

@@ -41,9 +41,12 @@ def fresh_guesses(engine: Engine, tokens: tuple[int, ...], path: tuple[int, ...]
 
 
 def same(mine: list[Guess], theirs: list[Guess]) -> bool:
-    """Equal tokens, and survivals up to the last bits (a draft's bits decide nothing)."""
+    """Equal tokens, and survivals but for a step or two of 8 bits: numbers are rounded to those on the way, and which
+    way one falls that lies between two steps depends on the last bit of sums, and that on the processor and on how many
+    rows are computed at once. (A draft's bits decide nothing.)
+    """
     return [g.token for g in mine] == [g.token for g in theirs] and np.allclose(
-        [g.survival for g in mine], [g.survival for g in theirs], rtol=1e-3
+        [g.survival for g in mine], [g.survival for g in theirs], rtol=3e-2
     )
 
 

@@ -20,7 +20,7 @@ from nacre.runtime.proposers import build_local_proposer, build_proposer
 from nacre.runtime.settings import DrafterSettings, VerifierSettings
 from nacre.runtime.verifier_host import HostLimits, VerifierHost
 from nacre.runtime.verify_pass import EngineSession, VerifyPass
-from nacre.sampling import History, SamplingParams
+from nacre.sampling import Choice, History, SamplingParams
 from nacre.session import Draft, SpeculationMode, open_session
 from nacre.session.messages import confidence_byte
 from tests.services import services
@@ -149,38 +149,74 @@ async def test_sources_that_want_hidden_states_get_them(tiny_pair: TinyPair, met
 
 
 class Counting(SilentProposer):
-    """One guess that is hardly ever right, each time it is asked."""
+    """One guess that is hardly ever right, each time it is asked, and two that are never reached."""
 
     asked = 0
 
     def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
         self.asked += len(wanted)
-        return [[Guess(1, 0.3)] for _ in wanted]
+        return [[Guess(1, 0.3), Guess(2, 0.1, 0), Guess(3, 0.01)] for _ in wanted]
 
 
-@pytest.mark.parametrize(("survivals", "asked"), [((0.9,), 0), ((0.5, 0.3), 1), ((), 1)])
-async def test_guesses_come_where_drafters_leave_doubt_and_last_for_one_pass(
-    engine: Engine, survivals: Sequence[float], asked: int
-) -> None:
-    proposer = Counting()
+@contextlib.asynccontextmanager
+async def guided(engine: Engine, proposer: Proposer) -> AsyncIterator[tuple[LocalDrafting, HostedSession]]:
+    """A session that no pass is run for, and local guesses for it."""
     machine = open_session(PROMPT, max_tokens=40, max_positions=1024, vocab_size=257)
     async with running(engine, None) as host:
         session = host.open(machine, EngineSession("a", GREEDY, 5, -1, History(tuple(PROMPT))), seed=5)
         local = LocalDrafting(proposer)
         local.open(session, machine.join())
+        yield local, session
+        local.close(session)
+
+
+@pytest.mark.parametrize(
+    ("survivals", "row_worth", "asked"),
+    [
+        ((0.9,), 0.0, 0),
+        ((0.5, 0.3), 0.0, 1),
+        ((), 0.0, 1),
+        ((0.7,), 0.4, 0),
+        ((0.7,), 0.2, 1),
+        ((0.4,), 9.0, 1),
+    ],
+)
+async def test_guesses_come_where_drafters_leave_doubt_and_last_for_one_pass(
+    engine: Engine, survivals: Sequence[float], row_worth: float, asked: int
+) -> None:
+    proposer = Counting()
+    async with guided(engine, proposer) as (local, session):
+        machine = session.machine
         drafter = machine.join()
         if survivals:
             tokens = tuple(range(100, 100 + len(survivals)))
             confidence = bytes(confidence_byte(survival) for survival in survivals)
             machine.draft(drafter, Draft(1, tokens, len(machine.tokens), (0,) * len(tokens), confidence))
         for _ in range(2):  # once for a pass, however often the loop comes by
-            local.guess(session, rows=8)
-        assert proposer.asked == asked
+            local.guess(session, rows=8, row_worth=row_worth)
+        assert proposer.asked == local.hanging(session) == asked
         assert len(machine.tree) == len(survivals) + asked
         local.settled(session)
         assert {node.source for node in machine.tree.nodes()} <= {drafter}
         assert len(machine.tree) == len(survivals)
-        local.close(session)
+        assert local.hanging(session) == 0
+
+
+async def test_what_was_thought_of_while_waiting_hangs_when_the_pass_is_planned(engine: Engine) -> None:
+    proposer = Counting()
+    async with guided(engine, proposer) as (local, session):
+        for _ in range(2):  # however often the loop comes by
+            local.think(session)
+        assert proposer.asked == 1
+        assert len(session.machine.tree) == 0
+        local.guess(session, rows=8)
+        assert proposer.asked == 1
+        assert [node.token for node in session.machine.tree.nodes()] == [1]
+        plan = session.machine.plan(1)
+        session.machine.resolve(plan, [Choice(9)])
+        local.settled(session)
+        local.guess(session, rows=8)
+        assert proposer.asked == 2, "below another tip it thinks anew"
 
 
 class Failing(SilentProposer):

@@ -231,6 +231,18 @@ def test_who_has_been_silent_for_a_few_commits_is_not_waited_for_until_it_speaks
     assert session.hit_rate == 1.0
 
 
+def test_nobody_waits_for_guesses_of_the_verifiers_own() -> None:
+    session = opened(max_tokens=60)
+    own = session.join(Reputation(), local=True)
+    session.draft(own, Draft(1, (9,), anchor=len(session.tokens)))
+    assert session.hit_rate == 0.0
+    assert not session.streams[own].helps
+    drafter = session.join(Reputation(usefulness=0.4))
+    session.draft(drafter, Draft(1, (8,), anchor=len(session.tokens)))
+    assert session.hit_rate == 0.4
+    assert session.streams[drafter].helps
+
+
 def test_a_stream_without_a_reputation_is_taken_at_its_word() -> None:
     session = opened(max_tokens=60)
     ordinal = session.join()
