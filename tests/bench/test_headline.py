@@ -89,10 +89,10 @@ def test_a_row_of_texts_and_temperatures_is_one_for_each() -> None:
             sample = rtt_sample(baseline, its, 0, scenario="fusion-code")
             results.add(replace(sample, rtt_ms=50.0, temperature=temperature))
     told = {row["name"]: row for row in judged(rows_of(["fusion"]), results)}
-    sure = told["code, T = 0, RTT 50 ms: fusion over the draft model alone"]
+    sure = told["code, T = 0, RTT 50 ms: fused in the drafter, over the draft model alone"]
     assert (sure["value"], sure["ok"]) == (pytest.approx(2.0), True)
-    assert told["code, T = 0.7, RTT 50 ms: fusion over the draft model alone"]["ok"] is False
-    assert told["prose, T = 1, RTT 50 ms: fusion over the best single source"]["why"]
+    assert told["code, T = 0.7, RTT 50 ms: fused in the drafter, over the draft model alone"]["ok"] is False
+    assert told["prose, T = 1, RTT 50 ms: fused in the drafter, over the best single source"]["why"]
 
 
 def test_a_byte_budget_is_told_in_bytes_and_in_throughput() -> None:
