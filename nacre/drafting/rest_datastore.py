@@ -140,12 +140,13 @@ class RestDatastore:
 
     def _bisect(self, pattern: list[int], low: int) -> int:
         """The first entry of the suffix array, from `low` on, whose suffix is not before the pattern."""
-        high, length = self.count, len(pattern)
+        high, length, wanted = self.count, len(pattern), pattern[0]
         tokens, suffixes = self._token_at, self._suffix_at
         while low < high:
             middle = (low + high) // 2
             start = suffixes[middle]
-            if tokens[start : start + length].tolist() < pattern:
+            first = tokens[start]  # it decides most steps, and costs a tenth of a comparison
+            if first < wanted or (first == wanted and tokens[start : start + length].tolist() < pattern):
                 low = middle + 1
             else:
                 high = middle
