@@ -250,9 +250,7 @@ class VerifierHost:
         """Local guesses for every session that the next pass may take, where it could take guesses at all."""
         if self._local is None or self._offer == 1:
             return
-        for session in self._plannable():
-            if session.machine.mode is SpeculationMode.OFF:
-                continue
+        for session in (one for one in self._plannable() if one.machine.mode is not SpeculationMode.OFF):
             if not self._local.knows(session):
                 reputation = self._drafters.reputation(session.engine.tenant, self._local.METHOD)
                 self._local.open(session, session.machine.join(reputation, local=True))
@@ -290,11 +288,7 @@ class VerifierHost:
         now = self._clock()
         for session in list(self._sessions.values()):
             if session.owner_lost_at is not None and now - session.owner_lost_at > self.limits.grace_s:
-                log.info(
-                    "session %s cancelled: its owner was away for more than %.0f s",
-                    session.id,
-                    self.limits.grace_s,
-                )
+                log.info("session %s cancelled: its owner was away for over %.0f s", session.id, self.limits.grace_s)
                 self.cancel(session)
 
     def _plannable(self) -> list[HostedSession]:
@@ -348,10 +342,8 @@ class VerifierHost:
             prompt_ms = share_ms * outcome.prompt_share
             session.totals.prompt_read(min(outcome.cached_tokens, machine.prompt_length), prompt_ms)
             session.observed.add(*Observed.of_text(machine.tokens, outcome.prompt_end, outcome.prompt_best))
-            if outcome.sampled is None:  # a chunk of the prompt; the tip's turn comes later
-                machine.abandon(plan)
-                continue
-            if session.ended:  # cancelled while the pass ran
+            # A chunk of the prompt, so the tip's turn comes later; or the session was cancelled while the pass ran.
+            if outcome.sampled is None or session.ended:
                 machine.abandon(plan)
                 continue
             resolution = machine.resolve(
