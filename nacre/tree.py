@@ -89,10 +89,11 @@ class DraftTree:
     def full(self) -> bool:
         return self._size >= self.max_nodes
 
-    def add(self, parent: Node, token: int, survival: float, source: int = 0) -> Node:
+    def add(self, parent: Node, token: int, survival: float, *, source: int = 0, rank: int | None = None) -> Node:
         """Adds a guess below a live node (or the tip); an equal guess of another drafter is the same node.
 
-        A merged node keeps the larger survival. The caller checks `full` first.
+        A merged node keeps the larger survival, and its source and rank. Without a `rank` all guesses there are of one
+        source. The caller checks `full` first.
         """
         assert parent is self.tip or parent.fate is Fate.LIVE, "a guess may only hang below a live node"
         known = parent.children.get(token)
@@ -101,7 +102,7 @@ class DraftTree:
             return known
         assert not self.full, "the caller bounds the tree"
         node = Node(self._next_id, token, parent.position + 1, parent, survival)
-        node.rank, node.source = parent.guesses_of(source), source
+        node.source, node.rank = source, len(parent.children) if rank is None else rank
         node.claimed = survival
         self._next_id += 1
         self._size += 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,13 +97,14 @@ class Services:
 
 
 @pytest.fixture(scope="session")
-def slow_target(tmp_path_factory: pytest.TempPathFactory) -> str:
+def slow_target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bundled target, inflated: a pass takes so much longer than a guess from a table that, also on a machine
     busy with other tests, guesses come in time.
     """
     folder: Path = tmp_path_factory.mktemp("slow") / "target"
     inflate(bundled(TARGET), folder)
-    return str(folder)
+    yield str(folder)
+    shutil.rmtree(folder)  # 226 MB that pytest would keep for three runs
 
 
 def address(child: Child) -> str:

@@ -30,7 +30,6 @@ from nacre.sampling import NOISE_VERSION, PROCESSOR_VERSION, completion_key
 from nacre.scheduling import Pacer, RowBudget
 from nacre.session import SessionLimits
 from nacre.store import Store
-from nacre.v1 import session_pb2 as pb
 from nacre.v1 import verifier_pb2_grpc
 from nacre.wire import messages
 from verifier_service.metrics import VerifierMetrics
@@ -54,12 +53,12 @@ async def serve(
 async def _serve(settings: VerifierSettings, store: Store | None, host_for: Callable[..., VerifierHost]) -> None:
     # The port first: a mistake there should not cost a minute of loading.
     service = GrpcService(settings.host, settings.grpc_port, ["nacre.v1.Verifier"])
-    local_methods = build_local_proposer(settings) if settings.local else None
+    built = build_local_proposer(settings) if settings.local else None
     engine, served = await asyncio.to_thread(load, settings)
     guessing = None
-    if local_methods is not None:
-        guessing = local_methods.proposer
-        _check_datastore(settings, local_methods.handshake, served.handshake)
+    if built is not None:
+        built.check_tokenizer(served.handshake.tokenizer_fingerprint)
+        guessing = built.proposer
     if guessing is not None and guessing.traits.encodes:
         engine.keep_hidden()
     metrics = VerifierMetrics(served.handshake.model_id)
@@ -115,15 +114,6 @@ async def _serve(settings: VerifierSettings, store: Store | None, host_for: Call
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         stop_metrics()
-
-
-def _check_datastore(settings: VerifierSettings, built: pb.Handshake, served: pb.Handshake) -> None:
-    if built.tokenizer_fingerprint not in ("", served.tokenizer_fingerprint):
-        raise FailedPrecondition(
-            f"datastore {settings.datastore} has tokens of tokenizer {built.tokenizer_fingerprint}, the target has "
-            f"{served.tokenizer_fingerprint}: build it for this target (nacre store build --target)",
-            param="datastore",
-        )
 
 
 def _writer(store: Store, served: Served, metrics: VerifierMetrics) -> StoreWriter:

@@ -13,6 +13,8 @@ from nacre.cli import options as flags
 
 if TYPE_CHECKING:
     from nacre.client import AsyncClient, Generation
+    from nacre.runtime.proposers import BuiltProposer
+    from nacre.session import DrafterLimits
 
 
 def generate(
@@ -116,7 +118,7 @@ async def _generate(
     request["sampling"].validate(model.vocab_size)
     async with AsyncClient(address, **(here.client_options if here else {})) as client:
         if here is not None:
-            here.check((await client.vocabulary()).fingerprint)
+            here.built.check_tokenizer((await client.vocabulary()).fingerprint)
         done: list[Generation] = []
         for index in range(count):
             # All completions of one prompt share a seed: the first one's, where none was given.
@@ -183,21 +185,15 @@ def as_dict(generation: Generation) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Here:
-    """A proposer in this process, and the tokenizer whose ids it speaks (empty: any)."""
+    """A proposer in this process, and how a client is to use it."""
 
-    client_options: dict[str, Any]
-    tokenizer_fingerprint: str
-    source: str
-    remedy: str
+    built: BuiltProposer
+    limits: DrafterLimits
+    batch_nodes: int
 
-    def check(self, served: str) -> None:
-        from nacre.errors import FailedPrecondition
-
-        if self.tokenizer_fingerprint and self.tokenizer_fingerprint != served:
-            raise FailedPrecondition(
-                f"{self.source} has tokenizer {self.tokenizer_fingerprint}, the target has {served}; "
-                f"{self.remedy}, or choose --method lookup"
-            )
+    @property
+    def client_options(self) -> dict[str, Any]:
+        return {"proposer": self.built.proposer, "drafting": self.limits, "batch_nodes": self.batch_nodes}
 
 
 def _proposer_here(**values: Any) -> _Here:
@@ -210,18 +206,15 @@ def _proposer_here(**values: Any) -> _Here:
 
     given = [part for name, value in values.items() if value is not None for part in (f"--{name}", str(value))]
     settings = load_settings(DrafterSettings, "drafter", given).settings
-    source, remedy = settings.datastore, "build the datastore for that target"
     if needs_model(settings.method):
         settings = dataclasses.replace(settings, draft=resolve(settings.draft))
-        source, remedy = settings.draft, "name a draft model of the target's family"
     built = build_proposer(settings)
     limits = DrafterLimits(
         window_nodes=settings.window_nodes,
         least_survival=settings.least_survival,
         least_sent_survival=settings.least_sent,
     )
-    options = {"proposer": built.proposer, "drafting": limits, "batch_nodes": settings.batch_nodes}
-    return _Here(options, built.handshake.tokenizer_fingerprint, source, remedy)
+    return _Here(built, limits, settings.batch_nodes)
 
 
 def _read(file: Path) -> str:

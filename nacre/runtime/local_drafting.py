@@ -106,8 +106,7 @@ class LocalDrafting:
     def think(self, session: HostedSession) -> None:
         """Thinks of what to guess below the tip as it is now: best done while there is nothing else to do."""
         guided = self._guided[session.id]
-        reputation = session.machine.streams[guided.ordinal].reputation
-        if not guided.failed and not (reputation is not None and reputation.hopeless):
+        if not guided.failed and not _hopeless(session, guided):
             with _its_own_fault(guided):
                 self._thoughts(session, guided)
 
@@ -167,6 +166,7 @@ class LocalDrafting:
         return guided.ordinal
 
     def _thoughts(self, session: HostedSession, guided: _Guided) -> Sequence[Guess]:
+        """What to guess below the tip as it is now, thought of once."""
         self._tell_text(session, guided)
         committed = len(session.machine.tokens)
         if guided.thought_at != committed:
@@ -177,8 +177,7 @@ class LocalDrafting:
 
     def _rests(self, session: HostedSession, guided: _Guided) -> bool:
         """What has not helped lately is asked now and then only."""
-        reputation = session.machine.streams[guided.ordinal].reputation
-        if reputation is None or not reputation.hopeless:
+        if not _hopeless(session, guided):
             return False
         guided.rested = (guided.rested + 1) % _PROBE
         return guided.rested != 0
@@ -207,6 +206,11 @@ def _its_own_fault(guided: _Guided) -> Iterator[None]:
         if not guided.failed:
             log.exception("local guesses for a session end")
         guided.failed = True
+
+
+def _hopeless(session: HostedSession, guided: _Guided) -> bool:
+    reputation = session.machine.streams[guided.ordinal].reputation
+    return reputation is not None and reputation.hopeless
 
 
 def _likely(guesses: Sequence[Guess]) -> Sequence[Guess]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,77 +23,82 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuiltProposer:
-    """A proposer and what it fits: a model's guesses are token ids, so its tokenizer must be the target's."""
+    """A proposer and what it fits: a model's or a corpus's guesses are token ids, so its tokenizer, that of `source`,
+    must be the target's.
+    """
 
     proposer: Proposer
-    handshake: pb.Handshake
+    handshake: pb.Handshake = field(default_factory=messages.handshake)
+    source: str = ""
+
+    def check_tokenizer(self, served: str) -> None:
+        """Raises FailedPrecondition unless its token ids are those of a target with that tokenizer's fingerprint.
+
+        As in a handshake, what one side does not know is not compared.
+        """
+        own = self.handshake.tokenizer_fingerprint
+        if own and served and own != served:
+            raise FailedPrecondition(
+                f"{self.source} has tokenizer {own}, the target has {served}: name a draft model of the target's "
+                "family, build the datastore for that target, or choose a method that needs neither, such as lookup"
+            )
 
 
 def build_proposer(settings: DrafterSettings, *, features: bool = False) -> BuiltProposer:
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
-    sources: list[Proposer] = []
-    handshake = messages.handshake()
-    names = method_names(settings.method)
-    for name in names:
-        kind = proposer_class(name)
+
+    def build(name: str, kind: Any, sources: int) -> BuiltProposer:
         if needs_model(name):
             built = _with_model(kind, settings, features)
-        elif getattr(kind, "needs_datastore", False):
-            built = _with_datastore(kind, settings.datastore)
         else:
-            built = BuiltProposer(_without_model(kind, len(names)), messages.handshake())
+            built = _without_model(kind, sources, settings.datastore)
         if built.proposer.traits.encodes:
             raise InvalidArgument(
                 f"method {name} needs the target's hidden states, which only a verifier has: "
                 f"start one with --local {name}",
                 param="method",
             )
-        sources.append(built.proposer)
-        handshake = _both(handshake, built.handshake, settings.method)
-    return BuiltProposer(_fused(sources), handshake)
+        return built
+
+    return _fused(settings.method, build)
 
 
 def build_local_proposer(settings: VerifierSettings) -> BuiltProposer:
     """What guesses inside a verifier, as `local` says. Raises NacreError for what cannot do so."""
-    names = method_names(settings.local)
-    sources: list[Proposer] = []
-    handshake = messages.handshake()
-    for name in names:
-        kind = proposer_class(name)
+
+    def build(name: str, kind: Any, sources: int) -> BuiltProposer:
         if needs_model(name):
             raise InvalidArgument(
                 f"local is {settings.local!r}; {name} needs a model, which would hold up every pass: "
                 "run a drafter for it",
                 param="local",
             )
-        if getattr(kind, "needs_datastore", False):
-            built = _with_datastore(kind, settings.datastore)
-            sources.append(built.proposer)
-            handshake = built.handshake
-        else:
-            sources.append(_without_model(kind, len(names)))
-    return BuiltProposer(_fused(sources), handshake)
+        return _without_model(kind, sources, settings.datastore)
+
+    return _fused(settings.local, build)
 
 
-def _fused(sources: Sequence[Proposer]) -> Proposer:
-    return sources[0] if len(sources) == 1 else FusionProposer(sources)
-
-
-def _both(one: pb.Handshake, other: pb.Handshake, method: str) -> pb.Handshake:
-    """What fits both sources. Raises InvalidArgument where they are of different tokenizers."""
-    fingerprints = {one.tokenizer_fingerprint, other.tokenizer_fingerprint} - {""}
-    if len(fingerprints) > 1:
+def _fused(method: str, build: Callable[[str, Any, int], BuiltProposer]) -> BuiltProposer:
+    """All methods of a setting in one. Raises InvalidArgument where two are of different tokenizers."""
+    names = method_names(method)
+    built = [build(name, proposer_class(name), len(names)) for name in names]
+    proposers = [one.proposer for one in built]
+    bound = {tokenizer: one for one in built if (tokenizer := one.handshake.tokenizer_fingerprint)}
+    if len(bound) > 1:
         raise InvalidArgument(
             f"method {method!r}: the draft model's tokenizer is not the datastore's; build the datastore again",
             param="datastore",
         )
-    return messages.handshake(tokenizer_fingerprint="".join(fingerprints))
+    fits = next(iter(bound.values()), built[0])
+    return replace(fits, proposer=proposers[0] if len(proposers) == 1 else FusionProposer(proposers))
 
 
-def _without_model(kind: Any, sources: int) -> Proposer:
+def _without_model(kind: Any, sources: int, datastore: str) -> BuiltProposer:
     """One of so many sources; together they remember twice what one may."""
+    if getattr(kind, "needs_datastore", False):
+        return _with_datastore(kind, datastore)
     make = getattr(kind, "remembering", kind)  # what can remember beyond a session does
-    return PerTenant(make, most_bytes=2 * MOST_BYTES // max(2, sources))
+    return BuiltProposer(PerTenant(make, most_bytes=2 * MOST_BYTES // max(2, sources)))
 
 
 def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltProposer:
@@ -119,7 +124,8 @@ def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltPr
         batch=settings.batch_nodes,
         **options,
     )
-    return BuiltProposer(proposer, messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint))
+    fits = messages.handshake(tokenizer_fingerprint=loaded.tokenizer_fingerprint)
+    return BuiltProposer(proposer, fits, f"draft model {settings.draft}")
 
 
 def _with_datastore(kind: Any, path: str) -> BuiltProposer:
@@ -132,4 +138,4 @@ def _with_datastore(kind: Any, path: str) -> BuiltProposer:
         )
     datastore = RestDatastore(Path(path).expanduser())
     fits = messages.handshake(tokenizer_fingerprint=datastore.fingerprint)
-    return BuiltProposer(PerTenant(partial(kind, datastore)), fits)
+    return BuiltProposer(PerTenant(partial(kind, datastore)), fits, f"datastore {path}")

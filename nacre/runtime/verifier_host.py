@@ -229,7 +229,8 @@ class VerifierHost:
                 await asyncio.sleep(0)
                 if await self._paused():
                     continue
-                self._guess_here()
+                for local, session in self._guided_here():
+                    local.guess(session, self._offer - 1, self.pacer.row_worth)
                 items = self._collect()
                 if not items and not self._closing:
                     self._work.clear()
@@ -246,18 +247,17 @@ class VerifierHost:
         finally:
             self._thread.shutdown(wait=True)
 
-    def _guess_here(self, *, only_think: bool = False) -> None:
-        """Local guesses for every session that the next pass may take, where it could take guesses at all."""
-        if self._local is None or self._offer == 1:
-            return
-        for session in (one for one in self._plannable() if one.machine.mode is not SpeculationMode.OFF):
-            if not self._local.knows(session):
-                reputation = self._drafters.reputation(session.engine.tenant, self._local.METHOD)
-                self._local.open(session, session.machine.join(reputation, local=True))
-            if only_think:
-                self._local.think(session)
-            else:
-                self._local.guess(session, self._offer - 1, self.pacer.row_worth)
+    def _guided_here(self) -> list[tuple[LocalDrafting, HostedSession]]:
+        """Who guesses here for whom: every session that the next pass may take, where it could take guesses at all."""
+        local = self._local
+        if local is None or self._offer == 1:
+            return []
+        guided = [session for session in self._plannable() if session.machine.mode is not SpeculationMode.OFF]
+        for session in guided:
+            if not local.knows(session):
+                reputation = self._drafters.reputation(session.engine.tenant, local.METHOD)
+                local.open(session, session.machine.join(reputation, local=True))
+        return [(local, session) for session in guided]
 
     async def _paused(self) -> bool:
         """Waits for guesses that are worth it; True if something has come meanwhile, so that all is new."""
@@ -267,7 +267,8 @@ class VerifierHost:
         pause_s = self.pacer.pause_s(self._clock(), waiting)
         if pause_s <= 0:
             return False
-        self._guess_here(only_think=True)
+        for local, session in self._guided_here():
+            local.think(session)
         self._work.clear()
         try:
             async with asyncio.timeout(pause_s + TIMER_S):

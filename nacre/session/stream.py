@@ -140,12 +140,12 @@ class DraftStream:
                 dead += 1
             else:
                 claimed = survival_of(draft.confidence[index]) if draft.confidence else DEFAULT_SURVIVAL
-                survival = claimed
+                survival, rank = claimed, parent.guesses_of(self.ordinal)
                 if self.reputation is not None:
-                    survival = self.reputation.survival(parent.guesses_of(self.ordinal), claimed)
+                    survival = self.reputation.survival(rank, claimed)
                     if self.reputation.hopeless:
                         survival = min(survival, _HOPELESS_SURVIVAL)
-                node = tree.add(parent, token, survival, self.ordinal)
+                node = tree.add(parent, token, survival, source=self.ordinal, rank=rank)
                 if node.holders == 0:
                     node.claimed = claimed
                 node.holders += 1

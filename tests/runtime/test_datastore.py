@@ -65,7 +65,7 @@ async def test_a_verifier_with_a_corpus_of_its_own_knows_it_too(stack: Stack) ->
 
 async def test_a_verifier_does_not_start_with_a_corpus_of_another_tokenizer(stack: Stack, tmp_path: Path) -> None:
     build(tmp_path / "a.rest", [[1, 2, 3]], "f" * 32)
-    with pytest.raises(NacreError, match=f"has tokens of tokenizer {'f' * 32}, the target has"):
+    with pytest.raises(NacreError, match=f"has tokenizer {'f' * 32}, the target has"):
         await stack.services.start_verifier("--local", "rest", "--datastore", str(tmp_path / "a.rest"))
 
 

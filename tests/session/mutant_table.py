@@ -61,8 +61,8 @@ MUTANTS = (
     Mutant(STREAM, "(position is not None and position >= end_position)", "False", "no guess past the end is kept"),
     Mutant(
         STREAM,
-        "survival, self.ordinal)",
-        "survival, self.ordinal); node.source = self.ordinal",
+        "rank=rank)",
+        "rank=rank); node.source = self.ordinal",
         "the first to guess gets the credit",
     ),
     Mutant(
