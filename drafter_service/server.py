@@ -26,7 +26,7 @@ log = logging.getLogger("nacre.drafter")
 async def serve(settings: DrafterSettings, *, store: StoreSettings | None = None) -> None:
     """Runs a drafter until SIGTERM or SIGINT. Raises NacreError for everything the caller can mend."""
     set_up_logging(settings.log_level)
-    async with opened_store(store) as kept:
+    async with opened_store(store, writes=False) as kept:
         await _serve(settings, kept)
 
 

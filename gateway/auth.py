@@ -10,8 +10,7 @@ import hashlib
 import hmac
 
 from nacre.errors import Unauthenticated
-
-_TENANT_CHARS = 16
+from nacre.ids import tenant_name
 
 
 class ApiKeys:
@@ -30,7 +29,7 @@ class ApiKeys:
         digest = _digest(key.strip())
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):  # all of them, every time
             raise Unauthenticated("the API key is not known here; check it")
-        return digest.hex()[:_TENANT_CHARS]
+        return tenant_name(key.strip())
 
 
 def _digest(key: str) -> bytes:

@@ -14,6 +14,7 @@ import os
 from nacre.errors import FailedPrecondition, NotFound
 
 _DIGEST_BYTES = 16
+_TENANT_CHARS = 16
 
 
 def tokenizer_fingerprint(path_to_tokenizer_json: str | os.PathLike[str]) -> str:
@@ -42,3 +43,8 @@ def vocabulary_fingerprint(vocabulary: dict[str, int]) -> str:
         # Lengths before bytes: no two maps can run together into the same stream.
         digest.update(token_id.to_bytes(4, "little") + len(raw).to_bytes(4, "little") + raw)
     return digest.hexdigest()[: 2 * _DIGEST_BYTES]
+
+
+def tenant_name(api_key: str) -> str:
+    """What a gateway calls whoever sends this API key: the tenant of its sessions, and of its rows in a store."""
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).hexdigest()[:_TENANT_CHARS]

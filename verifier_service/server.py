@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from nacre.drafting.proposer import TeachableByTenant
 from nacre.engine import Engine, load_model
@@ -46,7 +47,7 @@ async def serve(
 ) -> None:
     """Runs a verifier until SIGTERM or SIGINT. Raises NacreError for everything the caller can mend."""
     set_up_logging(settings.log_level)
-    async with opened_store(store) as kept:
+    async with opened_store(store, writes=True) as kept:
         await _serve(settings, kept, host_for)
 
 
@@ -80,8 +81,8 @@ async def _serve(settings: VerifierSettings, store: Store | None, host_for: Call
     log.info("a pass takes %s", costs)
     writer = _writer(store, served, metrics) if store is not None else None
     reading = None
-    if store is not None and writer is not None and isinstance(guessing, TeachableByTenant):
-        reading = LocalReading(store, guessing.teach, writer.namespace_of)
+    if store is not None and writer is not None and guessing is not None and guessing.traits.teachable:
+        reading = LocalReading(store, cast(TeachableByTenant, guessing).teach, writer.namespace_of)
     local = LocalDrafting(guessing, reading) if guessing is not None else None
     pacer = Pacer(costs, budget)
     host = host_for(verify_pass, limits, pacer=pacer, observe=metrics.observe, local=local, writer=writer)

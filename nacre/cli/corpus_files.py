@@ -34,7 +34,8 @@ class CorpusFiles:
         self._named = frozenset(named)
         if not self._files:
             raise NotFound(f"there are no files in {', '.join(map(str, named))}; give files or folders with text")
-        self.size_bytes = sum(path.stat().st_size for path in self._files)
+        self._sizes = {path: _size_bytes(path) for path in self._files}
+        self.size_bytes = sum(self._sizes.values())
 
     def __len__(self) -> int:
         """Files used, once all documents have been handed out."""
@@ -48,7 +49,7 @@ class CorpusFiles:
                     yield from self._lines(path, read)
                 else:
                     yield from self._whole(path, read)
-            except (FailedPrecondition, InvalidArgument):
+            except (FailedPrecondition, InvalidArgument, NotFound):
                 if path in self._named:
                     raise
                 self.left_out.append(path)
@@ -57,7 +58,7 @@ class CorpusFiles:
         try:
             text = _text_of(path)
         finally:
-            read(path.stat().st_size)
+            read(self._sizes[path])
         if text:
             yield text
 
@@ -106,7 +107,7 @@ def _look_at(path: Path) -> None:
 
 def _text_of(path: Path) -> str:
     _look_at(path)
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if _size_bytes(path) > MAX_FILE_BYTES:
         raise InvalidArgument(f"{path} has more than {MAX_FILE_BYTES >> 20} MiB; split it, or make a .jsonl file of it")
     try:
         return path.read_bytes().decode("utf-8")
@@ -114,3 +115,11 @@ def _text_of(path: Path) -> str:
         raise FailedPrecondition(f"{path} is no UTF-8 text (byte {error.start}); convert it, or leave it out") from None
     except OSError as error:
         raise FailedPrecondition(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def _size_bytes(path: Path) -> int:
+    """0 for a file that has gone meanwhile: reading it says so."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

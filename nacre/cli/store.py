@@ -22,12 +22,15 @@ app = typer.Typer(
 
 \b
   nacre store stats
+  nacre store tenant < api-key
   nacre store export rows.nacre --tenant acme
   nacre store purge --tenant acme
   nacre store build docs src --public --target ./my-model
   nacre store build docs src --out corpus.rest
 
-Which store is meant says the section [store] of nacre.toml, or the flags of each command.
+A tenant is whoever has an API key: `nacre store tenant` tells its name. Behind a gateway without keys, and where a
+verifier is called directly, it is `local`. Which store is meant says the section [store] of nacre.toml, or the flags of
+each command.
 """,
     rich_markup_mode=None,
 )
@@ -51,18 +54,21 @@ def stats(
     nacre store stats
     nacre store stats --url redis://127.0.0.1:6379/0 --key-file keys --json
     """
-    from nacre.cli.output import print_json
+    from nacre.cli.output import note, print_json
     from nacre.runtime.stores import tenant_keys
     from nacre.store import PUBLIC
 
     settings = store_settings(url, key_file, snapshot, config)
+    named = tenant_keys(settings).tenants if settings.url else ()
 
     async def work(store: Store) -> Any:
         if tenant is not None or not settings.url:
             return await store.stats([tenant] if tenant else ())
-        return await store.stats((*tenant_keys(settings).tenants, PUBLIC))  # Redis tells no names
+        return await store.stats((*named, PUBLIC))  # Redis tells no names
 
     told = in_store(settings, work)
+    if settings.url and tenant is None and not named:
+        note("the key file names no tenant and Redis tells none, so only public rows are counted: say --tenant NAME")
     if as_json:
         print_json(told.as_dict())
         return
@@ -73,7 +79,8 @@ def stats(
     for namespace, rows in told.namespaces:
         print(f"{rows:>10,} rows  {namespace}")
     if not told.namespaces:
-        print("no rows" if tenant is None else f"no rows of tenant {tenant}")
+        only_public = " in the public tier" if settings.url and not named else ""
+        print(f"no rows of tenant {tenant}" if tenant is not None else f"no rows{only_public}")
 
 
 @app.command("export")
@@ -179,7 +186,7 @@ def import_(
             total += len(rows)
         return total
 
-    rows = in_store(settings, work, changes=True)
+    rows = in_store(settings, work, creates=True)
     if served is None and other_models == "refuse":
         note("no model is named (--model), so it was not asked whether the rows fit one")
     done = {
@@ -248,6 +255,38 @@ def key(
         print_json({"file": str(file), "tenant": tenant})
     else:
         print(f"{file}: a key for {'all tenants' if tenant == '*' else tenant}; set key_file in [store] to it")
+
+
+@app.command("tenant")
+def tenant_(as_json: flags.Json = False) -> None:
+    """Print the name of the tenant that an API key makes: what --tenant, log_tenants and key files want to know.
+
+    The key is read from standard input, or from NACRE_API_KEY, so that no list of processes shows it.
+
+    \b
+    nacre store tenant < api-key
+    nacre store purge --tenant "$(NACRE_API_KEY=... nacre store tenant)"
+    """
+    import os
+    import sys
+
+    from nacre.cli.output import print_json
+    from nacre.errors import InvalidArgument
+    from nacre.ids import tenant_name
+
+    given = os.environ.get("NACRE_API_KEY", "")
+    if not given and sys.stdin.isatty():
+        given = typer.prompt("API key", hide_input=True, err=True)
+    elif not given:
+        given = sys.stdin.readline()
+    given = given.strip()
+    if not given:
+        raise InvalidArgument("no API key was given; write it to standard input or set NACRE_API_KEY")
+    name = tenant_name(given)
+    if as_json:
+        print_json({"tenant": name})
+    else:
+        print(name)
 
 
 app.command("build")(store_build.build)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from nacre.cli import options as flags
@@ -32,12 +32,16 @@ def store_settings(url: str | None, key_file: str | None, snapshot: str | None, 
     return load_settings(StoreSettings, "store", arguments, prog="nacre store").settings
 
 
-def in_store(settings: Any, work: Callable[[Store], Awaitable[T]], *, changes: bool = False) -> T:
-    """What `work` returns, done in the store; `changes`: a snapshot need not exist yet, and is written back."""
+def in_store(
+    settings: Any, work: Callable[[Store], Awaitable[T]], *, changes: bool = False, creates: bool = False
+) -> T:
+    """What `work` returns, done in the store; a snapshot that it `changes` is written back, and need not exist yet if
+    it `creates` one.
+    """
     import asyncio
 
     async def all_of_it() -> T:
-        async with _opened(settings, changes) as store:
+        async with _opened(settings, changes or creates, creates) as store:
             return await work(store)
 
     return asyncio.run(all_of_it())
@@ -71,7 +75,7 @@ def tenants_of(store: Store, settings: Any, tenant: str | None) -> Sequence[str]
 
 
 @asynccontextmanager
-async def _opened(settings: Any, changes: bool) -> AsyncIterator[Store]:
+async def _opened(settings: Any, changes: bool, creates: bool) -> AsyncIterator[Store]:
     """Redis, or the snapshot of a local store; that is written back whole if it was to be changed."""
     from nacre.errors import InvalidArgument, NotFound
     from nacre.runtime.stores import build_store, local_store
@@ -88,13 +92,14 @@ async def _opened(settings: Any, changes: bool) -> AsyncIterator[Store]:
             "the store is inside the processes that use it; set url or snapshot in [store] of nacre.toml, or --url"
         )
     local = local_store(settings)
-    try:
-        local.load()
-    except NotFound:
-        if not changes:
-            raise InvalidArgument(
-                f"there is no snapshot {settings.snapshot} yet; a service writes it when it stops, and every minute"
-            ) from None
-    yield local
-    if changes:
-        await local.save()
+    with local.claimed() if changes else nullcontext():
+        try:
+            local.load()
+        except NotFound:
+            if not creates:
+                raise InvalidArgument(
+                    f"there is no snapshot {settings.snapshot} yet; a service writes it when it stops, and every minute"
+                ) from None
+        yield local
+        if changes:
+            await local.save()

@@ -127,7 +127,7 @@ def _build_public(
     if settings.snapshot and not Path(settings.snapshot).expanduser().absolute().parent.is_dir():
         raise NotFound(f"there is no folder for the snapshot {settings.snapshot}; make it first")
     # What cannot be asked is told before anything is begun.
-    in_store(settings, lambda store: store.namespaces(PUBLIC), changes=True)
+    in_store(settings, lambda store: store.namespaces(PUBLIC), creates=True)
     files = CorpusFiles(corpus, field)
     model = model_or_default(target, config)
     counts = NgramCounts()
@@ -139,7 +139,7 @@ def _build_public(
         )
     namespace = model.namespace(PUBLIC)
     # The most frequent last: who reads the newest rows first has them first.
-    in_store(settings, lambda store: put_rows(store, namespace, found[::-1], f"writing {namespace}"), changes=True)
+    in_store(settings, lambda store: put_rows(store, namespace, found[::-1], f"writing {namespace}"), creates=True)
     _tell_left_out(files)
     if counts.forgotten:
         note(f"the corpus has more n-grams than are counted at once: {counts.forgotten:,} rare ones were forgotten")
@@ -184,7 +184,10 @@ def _tell_left_out(files: CorpusFiles) -> None:
     from nacre.cli.output import note
 
     if files.left_out:
-        note(f"{len(files.left_out)} files are no text and were left out, the first is {files.left_out[0]}")
+        note(
+            f"{len(files.left_out)} files could not be used as text, or not to their end; the first is "
+            f"{files.left_out[0]}: name it alone to be told why"
+        )
 
 
 def _tokenizer(target: str | None, config: str | None) -> Path:

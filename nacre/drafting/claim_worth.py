@@ -30,8 +30,8 @@ _FILLED, _LEAST_FILLED, _FOLLOW = 0.7, 0.06, 1 / 64
 #: What a model's claim weighs against counts, in observations: it was fitted when the model was made, and it is finer
 #: than any bucket.
 _MODEL_STRENGTH = 50.0
-#: A source that has not helped lately is asked every so many times: its way back.
-_PROBE = 16
+#: A source that has not helped lately is asked between two commits out of so many: its way back.
+_PROBE = 8
 #: Beside a model a cheap source helps where it is surer by so much, a position, of the token that comes. Before it is
 #: known; weight of one position; and what more a guess counts that is so sure that the model need not have been asked.
 _LEAST_GAIN, _GAIN, _FOLLOW_GAIN = 0.01, 0.05, 1 / 32
@@ -81,6 +81,8 @@ class ClaimWorth:
 
     def learn(self, node: ClaimNode, token: int) -> None:
         """`token` was right below `node`: every claim there has an outcome."""
+        if not node.claims:
+            return
         said = self._said(node)
         self._learn_gains(node, said, token)
         for number, claims in node.claims.items():
@@ -115,22 +117,21 @@ class ClaimWorth:
 
     # -- who is asked --------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """A step begins: who can be trusted stays the same until the next."""
+    def due(self) -> frozenset[int]:
+        """The cheap sources that a session asks until its next commit. Whose claims count is settled anew, too."""
         self._trusted = frozenset(n for n, known in enumerate(self._reputations) if not known.hopeless)
+        asked: list[int] = []
+        for number in self._cheap:
+            self._silent_for[number] += 1
+            helps = number in self._trusted and (self._model is None or self._gains[number] >= _LEAST_GAIN)
+            if helps or self._silent_for[number] >= _PROBE:
+                self._silent_for[number] = 0
+                asked.append(number)
+        return frozenset(asked)
 
     def trusts(self, number: int) -> bool:
-        """Whether a source's claims count in this step."""
+        """Whether a source's claims count."""
         return number in self._trusted
-
-    def due(self, number: int) -> bool:
-        """Whether a cheap source is asked in this step."""
-        self._silent_for[number] += 1
-        helps = number in self._trusted and (self._model is None or self._gains[number] >= _LEAST_GAIN)
-        if helps or self._silent_for[number] >= _PROBE:
-            self._silent_for[number] = 0
-            return True
-        return False
 
     def model_gain(self, node: ClaimNode) -> float:
         """What the model, not asked yet, should add to the chance that some guess below `node` is right.
@@ -164,13 +165,13 @@ class ClaimWorth:
                         chances.setdefault(token, []).append(self._vetoed_chance(number, claim))
         ranked = [(token, sum(found) / len(found)) for token, found in chances.items()]
         ranked.sort(key=likeliest_lowest)
-        left = _SUREST if said is None else 1.0
-        for place, (token, chance) in enumerate(ranked):
-            if chance > left:  # the surest keep what they have; those after them share what is left
-                ranked[place] = (token, left)
-                chance = left
-            left -= chance
-        return [child for child in ranked if child[1] > 0]
+        if not ranked:
+            return ranked
+        # The surest keeps what it has; the others share what it leaves.
+        first = min(ranked[0][1], _SUREST) if said is None else ranked[0][1]
+        left, claimed = (_SUREST if said is None else 1.0) - first, sum([chance for _, chance in ranked[1:]])
+        share = min(1.0, left / claimed) if claimed > 0 else 0.0
+        return [(ranked[0][0], first), *((token, chance * share) for token, chance in ranked[1:] if share > 0)]
 
     def _chance(self, node: ClaimNode, number: int, token: int, said: Claims | None) -> float:
         """What a cheap source's claim of a token is worth, in the company it has."""
@@ -186,8 +187,9 @@ class ClaimWorth:
         return self._vetoed[number].survival(rank, _VETOED * survival)
 
     def _said(self, node: ClaimNode) -> Claims | None:
-        """What the model claims below a node, if it has been asked."""
-        return node.claims.get(self._model) if self._model is not None else None
+        """What the model claims below a node, if it has been asked and can be trusted: else it vetoes nothing."""
+        model = self._model
+        return node.claims.get(model) if model is not None and model in self._trusted else None
 
     def _weighed(self, node: ClaimNode, number: int) -> Iterator[tuple[int, int, float, Calibration]]:
         """(token, rank, survival before it is calibrated, by what) of a source's claims below a node."""

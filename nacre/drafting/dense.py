@@ -20,8 +20,9 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
-from nacre.drafting.dense_keys import DenseKeys
+from nacre.drafting.dense_keys import KEY_BYTES, DenseKeys
 from nacre.drafting.growth import checked_rows, grow_phrases
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, HiddenStates, Observation, ProposerTraits
 from nacre.errors import InvalidArgument
@@ -31,8 +32,8 @@ from nacre.errors import InvalidArgument
 MOST_TOKENS = 1 << 16
 _TOKENS_PER_KEY = 16
 DEPTH = 16
-#: Texts that a prompt is taken to be about, and the share of the keys asked for beyond those that are used.
-_PASSAGES, _SPARE = 8, 4
+#: Texts that a prompt is taken to be about, and of how many; the share of keys asked for beyond those that are used.
+_PASSAGES, _CONSIDERED, _SPARE = 8, 512, 4
 _WEIGHT = 4.0
 
 
@@ -47,10 +48,14 @@ class _Text:
     #: What chose the last token, and how many tokens there were then.
     state: HiddenStates | None = None
     passages: frozenset[int] = frozenset()
+    words: frozenset[int] = frozenset()  # of a text that is over, for `nest`
 
 
 class DenseProposer:
     """Trees from what followed the `neighbours` nearest states. One tenant's."""
+
+    #: Keys of all tenants together; a tenant alone may have half of it.
+    most_bytes = 128 << 20
 
     def __init__(self, *, rows: int = 32, neighbours: int = 8, most_tokens: int = MOST_TOKENS) -> None:
         if not 1 <= neighbours <= 256:
@@ -64,6 +69,20 @@ class DenseProposer:
         self._number_of: dict[int, int] = {}  # session -> text
         self._next_text = self._next_label = 1
         self._tokens = 0  # of all texts
+
+    @property
+    def size_bytes(self) -> int:
+        return KEY_BYTES * len(self._where)
+
+    def shrink(self) -> None:
+        """Texts of open sessions stay, without keys for what they have said so far."""
+        self._most_tokens //= 2
+        self._keys = DenseKeys()
+        self._where.clear()
+        for number, text in list(self._texts.items()):
+            text.labels.clear()
+            if not text.open:
+                self._tokens -= len(self._texts.pop(number).tokens)
 
     @property
     def traits(self) -> ProposerTraits:
@@ -149,19 +168,30 @@ class DenseProposer:
 
 
 class NestProposer(DenseProposer):
-    """The same in two stages: only texts that share most of the prompt's rare tokens, by inverse document frequency."""
+    """The same in two stages: only texts that share most of the prompt's rare tokens, by inverse document frequency.
+
+    They are looked for among the newest that are over; a session opens between two passes.
+    """
 
     @property
     def traits(self) -> ProposerTraits:
         return ProposerTraits(name="nest", shape="tree", batch=1, reach=DEPTH, encodes=True)
 
+    def close(self, session: int) -> None:
+        number = self._number_of.get(session, 0)
+        super().close(session)
+        text = self._texts.get(number)
+        if text is not None:
+            text.words = frozenset(text.tokens)
+
     def _passages(self, prompt: Sequence[int]) -> Iterable[int]:
-        known = {number: set(text.tokens) for number, text in self._texts.items() if text.labels}
-        frequency = Counter(token for tokens in known.values() for token in tokens)
-        asked = set(prompt)
+        asked = frozenset(prompt)
+        newest = islice(reversed(self._texts.items()), _CONSIDERED)
+        shared = {number: asked & text.words for number, text in newest if text.words}
+        frequency = Counter(chain.from_iterable(shared.values()))
         scores = {
-            number: sum(math.log(1 + len(known) / frequency[token]) for token in asked & tokens)
-            for number, tokens in known.items()
+            number: sum(math.log(1 + len(shared) / frequency[token]) for token in tokens)
+            for number, tokens in shared.items()
         }
         return sorted(scores, key=lambda number: (-scores[number], number))[:_PASSAGES]
 

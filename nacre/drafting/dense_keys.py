@@ -2,7 +2,7 @@
 
 Rule: a state is standardised per dimension with the mean and deviation of the first states seen, projected to 128
 dimensions by a fixed random matrix, and compared by its angle. Before enough states are known nothing is found.
-Memory: about 1 KiB per key.
+Memory: about 1 KiB (`KEY_BYTES`) per key.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nacre.errors import FailedPrecondition
 F32Array = npt.NDArray[np.float32]
 
 DIMENSIONS = 128
+KEY_BYTES = 1024
 #: States whose mean and deviation stand for all that follow.
 SETTLING = 64
 _LEAST_DEVIATION = 1e-6

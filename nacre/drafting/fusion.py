@@ -50,7 +50,7 @@ MOST_DOMAINS = 64
 _DEPTH = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Gap:
     """A node that the model has not been asked about, and the way to it."""
 
@@ -66,9 +66,12 @@ class _Gap:
 
 @dataclass(slots=True, eq=False)
 class _Fused:
-    """A session here: its claims, and what claims have been worth in texts of its kind."""
+    """A session here: its claims, what claims have been worth in texts of its kind, and the cheap sources that are
+    asked until the next commit. Beside a model that may be none: then no account is kept either.
+    """
 
     worth: ClaimWorth
+    asked: frozenset[int]
     tree: ClaimTree = field(default_factory=ClaimTree)
 
 
@@ -115,7 +118,8 @@ class FusionProposer:
             for source in opened:
                 source.close(session)
             raise
-        self._sessions[session] = _Fused(self._worth(context.tenant, context.domain))
+        worth = self._worth(context.tenant, context.domain)
+        self._sessions[session] = _Fused(worth, worth.due())
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         fused = self._sessions[session]
@@ -129,6 +133,7 @@ class FusionProposer:
             if node is not None:
                 own_trunk.append(node.id)
         fused.tree.move(node)
+        fused.asked = fused.worth.due()
         for number, source in enumerate(self._sources):
             source.committed(session, tokens, own_trunk if number == self._model else trunk)
 
@@ -173,12 +178,15 @@ class FusionProposer:
         fused = [self._sessions[item.session] for item in wanted]
         paths = [one.tree.path(item.path_tokens) for one, item in zip(fused, wanted, strict=True)]
         nodes = [path[-1] for path in paths]
-        for worth in dict.fromkeys(one.worth for one in fused):
-            worth.begin()
+        if self._model is not None and self._speaks_alone(self._model, fused, nodes):
+            named = [_named(item, path) for item, path in zip(wanted, paths, strict=True)]
+            return [guesses[: self._rows] for guesses in self._sources[self._model].propose(named)]
         for number in self._cheap:
-            asked = [place for place, item in enumerate(wanted) if self._asks(number, item, nodes[place])]
-            due = {worth: worth.due(number) for worth in dict.fromkeys(fused[place].worth for place in asked)}
-            places = [place for place in asked if due[fused[place].worth]]
+            places = [
+                place
+                for place, item in enumerate(wanted)
+                if number in fused[place].asked and self._asks(number, item, nodes[place])
+            ]
             if not places:
                 continue
             answers = self._sources[number].propose([wanted[place] for place in places])
@@ -189,6 +197,13 @@ class FusionProposer:
             alone[place] if place in alone else self._grown(one.worth, node)
             for place, (one, node) in enumerate(zip(fused, nodes, strict=True))
         ]
+
+    def _speaks_alone(self, model: int, fused: Sequence[_Fused], nodes: Sequence[ClaimNode]) -> bool:
+        """Whether nobody else has anything to say, here or until the next commits: then no account is kept either."""
+        return all(
+            not one.asked and not node.claims and one.worth.trusts(model)
+            for one, node in zip(fused, nodes, strict=True)
+        )
 
     def _asks(self, number: int, item: Expansion, node: ClaimNode) -> bool:
         """Whether a cheap source is to answer at a node.
@@ -258,6 +273,13 @@ class FusionProposer:
         for gap, guesses in zip(gaps, answers, strict=True):
             self._sessions[gap.session].tree.hang(gap.node, model, guesses)
         return {place: answers[number][: self._rows] for place, number in alone.items()}
+
+
+def _named(item: Expansion, path: Sequence[ClaimNode]) -> Expansion:
+    """With the names that the model knows nodes by."""
+    return Expansion(
+        item.session, path[-1].id, item.path_tokens, tuple([node.id for node in path[1:]]), item.path_survival
+    )
 
 
 def _child(node: ClaimNode | None, token: int) -> ClaimNode | None:

@@ -46,6 +46,7 @@ class _Text:
     prediction: tuple[int, ...]
     index: SuffixIndex
     place: _Place
+    unread: int = 0  # tokens of the prompt that are still to come
 
 
 class PredictionProposer:
@@ -64,10 +65,12 @@ class PredictionProposer:
     def open(self, session: int, context: DraftContext) -> None:
         text = self._texts[session] = _begun(context.prediction)
         text.place = _moved(text, text.place, context.tokens[context.prompt_length :])
+        text.unread = max(0, context.prompt_length - len(context.tokens))
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         text = self._texts[session]
-        text.place = _moved(text, text.place, tokens)
+        text.place = _moved(text, text.place, tokens[text.unread :])
+        text.unread = max(0, text.unread - len(tokens))
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # the client knows

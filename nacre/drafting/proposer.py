@@ -50,7 +50,8 @@ class ProposerTraits:
 class DraftContext:
     """What a proposer is told when a session opens: committed tokens, how the target samples, and the noise key.
 
-    `prompt_length` of the committed tokens are prompt; `key` is None where the session does not share its noise.
+    `prompt_length` of the committed tokens are prompt; of a long one `tokens` may be the beginning, and `committed`
+    tells the rest. `key` is None where the session does not share its noise.
     `prediction` is what the client expects the answer to be, empty where it did not say. `tenant` is equal for
     sessions of one tenant and says nothing else. Ids of the target's tokens are below `vocab_size` (0: not known).
     `domain` is what the text is like, in a word ("": not known): what is right in one kind may be wrong in another.
@@ -151,7 +152,8 @@ class Proposer(Protocol):
     """A source of guesses. Calls come from one thread, in order; sessions are known by the caller's numbers.
 
     A class that needs a draft model says so with an attribute `needs_model = True`; it is then built with an engine.
-    One that needs a corpus on disk says `needs_datastore = True`; it is then built with an open one.
+    One that needs a corpus on disk says `needs_datastore = True`; it is then built with an open one. One whose memory
+    of all tenants may be larger than others' says so with `most_bytes`.
     """
 
     @property

@@ -59,12 +59,15 @@ def build(path: str | os.PathLike[str], documents: Iterable[Sequence[int]], fing
     payload = text.astype("<u4").tobytes() + suffix_array(text).astype("<u4").tobytes()
     target = Path(path)
     beside = target.with_name(target.name + ".new")
-    with beside.open("wb") as file:
-        file.write(_header(count, name, zlib.crc32(payload)))
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(target)
+    try:
+        with beside.open("wb") as file:
+            file.write(_header(count, name, zlib.crc32(payload)))
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
     return count
 
 

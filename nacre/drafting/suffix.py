@@ -28,6 +28,8 @@ from nacre.errors import InvalidArgument
 #: Tokens of a session's own index, and of a tenant's corpus; the oldest are forgotten beyond that.
 SESSION_TOKENS = 1 << 17
 CORPUS_TOKENS = 1 << 19
+#: Of an index there is room for so many more than the prompt's from the start.
+SPARE_TOKENS = 512
 MOST_DEPTH = 64
 #: Outputs that are known again when a store tells of them.
 MOST_KNOWN = 1024
@@ -44,6 +46,7 @@ class _Text:
     index: SuffixIndex
     tail: list[int]
     output: list[int]
+    unread: int  # tokens of the prompt that are still to come
 
 
 class SuffixProposer:
@@ -92,17 +95,19 @@ class SuffixProposer:
         return ProposerTraits(name="suffix", shape="tree", batch=1, reach=self._depth, teachable=teachable)
 
     def open(self, session: int, context: DraftContext) -> None:
-        index = SuffixIndex(SESSION_TOKENS)
+        index = SuffixIndex(SESSION_TOKENS, room=context.prompt_length + SPARE_TOKENS)
         index.extend(context.tokens)
         output = list(context.tokens[context.prompt_length :])
-        self._texts[session] = _Text(index, list(context.tokens[-LONGEST:]), output)
+        unread = max(0, context.prompt_length - len(context.tokens))
+        self._texts[session] = _Text(index, list(context.tokens[-LONGEST:]), output, unread)
 
     def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
         text = self._texts[session]
         text.index.extend(tokens)
         text.tail = [*text.tail, *tokens][-LONGEST:]
         if self._corpus is not None:
-            text.output.extend(tokens)
+            text.output.extend(tokens[text.unread :])
+        text.unread = max(0, text.unread - len(tokens))
 
     def observed(self, session: int, observations: Sequence[Observation]) -> None:
         pass  # it learns from text alone

@@ -42,16 +42,19 @@ _LEVELS = tuple(range(len(LENGTHS)))
 
 
 class SuffixIndex:
-    """The index. Positions count tokens ever added, gaps included; place = position modulo the ring's size."""
+    """The index. Positions count tokens ever added, gaps included; place = position modulo the ring's size.
 
-    def __init__(self, capacity: int = 1 << 20) -> None:
+    There is room for `room` tokens from the start: making more means to add all again.
+    """
+
+    def __init__(self, capacity: int = 1 << 20, *, room: int = 0) -> None:
         if not _FIRST <= capacity <= MOST_TOKENS:
             raise InvalidArgument(
                 f"the suffix index's capacity is {capacity} tokens; it must be {_FIRST} to {MOST_TOKENS}"
             )
         self._bound = 1 << (capacity - 1).bit_length()
         self._end = 0
-        self._allocate(_FIRST)
+        self._allocate(min(self._bound, 1 << (max(_FIRST, room) - 1).bit_length()))
 
     def __len__(self) -> int:
         """Tokens held, gaps included."""

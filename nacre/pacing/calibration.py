@@ -76,24 +76,3 @@ class Calibration:
         new = Calibration(strength=self.strength, memory=self.memory)
         new._right, new._seen = self._right.copy(), self._seen.copy()
         return new
-
-    def merge(self, other: Calibration, weight: float = 1.0) -> None:
-        """Adds the counts of `other` times `weight`, as of a source of the same kind; `memory` still bounds them.
-
-        A new session starts with what earlier ones learned: merge theirs with a weight below 1.
-        """
-        if not 0 <= weight < float("inf"):
-            raise InvalidArgument(f"weight is {weight}; it must be at least 0 and finite", param="weight")
-        for bucket, seen in enumerate(other._seen):
-            total = self._seen[bucket] + weight * seen
-            if total > 0:
-                scale = min(1.0, self.memory / total)
-                self._right[bucket] = (self._right[bucket] + weight * other._right[bucket]) * scale
-                self._seen[bucket] = total * scale
-
-    def fade(self, factor: float) -> None:
-        """Multiplies all counts by `factor`, from 0 (forget all) to 1: time has passed, or the text has changed."""
-        if not 0 <= factor <= 1:
-            raise InvalidArgument(f"factor is {factor}; it must be 0 to 1", param="factor")
-        self._right = [right * factor for right in self._right]
-        self._seen = [seen * factor for seen in self._seen]

@@ -21,7 +21,7 @@ Teach = Callable[[int, Sequence[Row], Sequence[tuple[int, ...]]], None]
 #: A piece takes a millisecond or so, with the slowest of tables.
 PIECE_ROWS = 32
 PIECE_TOKENS = 1024
-MOST_PIECES = 1024
+MOST_PIECES = 256
 STEP_S = 0.004
 
 

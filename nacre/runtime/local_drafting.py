@@ -7,7 +7,8 @@ Rule: right before a pass is planned, each session gets guesses below its tip as
 leave little doubt about the next token. They are thought of while a drafter is waited for, if one is. They are
 withdrawn when the pass is over: whether it is worth waiting for a drafter does not depend on them. They come in by the
 way of every drafter's guesses, as a stream of the session's own, so rows go to them by what they have been worth. They
-are made on the event loop: a proposer that takes more than a small part of a millisecond does not belong here.
+are made on the event loop: a proposer that takes more than a small part of a millisecond does not belong here, and a
+long prompt is read piece by piece, between many passes; until it is read nothing is guessed.
 
 Invariant: whatever a proposer does, it cannot end a session: one that raises is not asked again for that session.
 """
@@ -19,6 +20,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from time import perf_counter
 from typing import cast
 
 from nacre.drafting import DraftContext, Expansion, HiddenStates, Proposer
@@ -40,6 +42,8 @@ _PROBE = 16
 _LEAST_DOUBT, _MOST_DOUBT = 0.15, 0.5
 #: What is claimed at least of a guess that drafters do not share.
 _LEAST_CLAIM = 0.02
+#: Tokens of a text that are told at once, and how long telling more may take.
+_PIECE_TOKENS, _TELL_S = 512, 0.001
 #: What is less likely, from the tip on, than this is not worth its node: few rows are left when its turn comes.
 _LEAST_PATH = 0.04
 
@@ -80,10 +84,11 @@ class LocalDrafting:
     def open(self, session: HostedSession, ordinal: int) -> None:
         """Begins to guess for a session, on its stream `ordinal`."""
         machine, engine = session.machine, session.engine
-        guided = self._guided[session.id] = _Guided(self._next, ordinal, len(machine.tokens))
+        first = tuple(machine.tokens[:_PIECE_TOKENS])
+        guided = self._guided[session.id] = _Guided(self._next, ordinal, len(first))
         self._next += 1
         context = DraftContext(
-            tokens=tuple(machine.tokens),
+            tokens=first,
             prompt_length=machine.prompt_length,
             params=engine.params,
             key=engine.key,
@@ -121,7 +126,8 @@ class LocalDrafting:
             return
         guided.guessed = True
         with _its_own_fault(guided):
-            self._tell_text(session, guided)
+            if not self._tell_text(session, guided):
+                return
             others = machine.tree.tip.children
             doubt = max(_LEAST_CLAIM, 1.0 - sum(node.survival for node in others.values()))
             if self._rests(session, guided) or doubt < max(_LEAST_DOUBT, min(row_worth, _MOST_DOUBT)):
@@ -142,6 +148,7 @@ class LocalDrafting:
             guided = self._guided.get(session.id)
             if guided is not None and not guided.failed:
                 with _its_own_fault(guided):
+                    self._tell_text(session, guided)
                     self._tell_observed(session, guided)
 
     def settled(self, session: HostedSession) -> None:
@@ -167,7 +174,8 @@ class LocalDrafting:
 
     def _thoughts(self, session: HostedSession, guided: _Guided) -> Sequence[Guess]:
         """What to guess below the tip as it is now, thought of once."""
-        self._tell_text(session, guided)
+        if not self._tell_text(session, guided):
+            return ()
         committed = len(session.machine.tokens)
         if guided.thought_at != committed:
             guesses = self._proposer.propose([Expansion(guided.number, 0, (), ())])[0]
@@ -182,14 +190,20 @@ class LocalDrafting:
         guided.rested = (guided.rested + 1) % _PROBE
         return guided.rested != 0
 
-    def _tell_text(self, session: HostedSession, guided: _Guided) -> None:
+    def _tell_text(self, session: HostedSession, guided: _Guided) -> bool:
+        """Whether the whole text has been told now."""
         tokens = session.machine.tokens
-        if guided.told < len(tokens):
-            self._proposer.committed(guided.number, tokens[guided.told :], ())
-            guided.told = len(tokens)
+        ends_s = perf_counter() + _TELL_S
+        while guided.told < len(tokens):
+            piece = tokens[guided.told : guided.told + _PIECE_TOKENS]
+            self._proposer.committed(guided.number, piece, ())
+            guided.told += len(piece)
+            if guided.told < len(tokens) and perf_counter() > ends_s:
+                return False
         if self.encodes and session.states is not None and session.states is not guided.states:
             guided.states = session.states
             cast(Encoder, self._proposer).encoded(guided.number, session.states)
+        return True
 
     def _tell_observed(self, session: HostedSession, guided: _Guided) -> None:
         tokens = session.machine.tokens

@@ -48,17 +48,15 @@ def build_proposer(settings: DrafterSettings, *, features: bool = False) -> Buil
     """Raises NacreError naming what is missing. Blocking: loads weights. `features`: guesses tell what was known."""
 
     def build(name: str, kind: Any, sources: int) -> BuiltProposer:
-        if needs_model(name):
-            built = _with_model(kind, settings, features)
-        else:
-            built = _without_model(kind, sources, settings.datastore)
-        if built.proposer.traits.encodes:
+        if hasattr(kind, "encoded"):
             raise InvalidArgument(
                 f"method {name} needs the target's hidden states, which only a verifier has: "
                 f"start one with --local {name}",
                 param="method",
             )
-        return built
+        if needs_model(name):
+            return _with_model(kind, settings, features)
+        return _without_model(kind, sources, settings.datastore)
 
     return _fused(settings.method, build)
 
@@ -94,11 +92,12 @@ def _fused(method: str, build: Callable[[str, Any, int], BuiltProposer]) -> Buil
 
 
 def _without_model(kind: Any, sources: int, datastore: str) -> BuiltProposer:
-    """One of so many sources; together they remember twice what one may."""
+    """One of so many sources; together they remember what one alone may."""
     if getattr(kind, "needs_datastore", False):
         return _with_datastore(kind, datastore)
     make = getattr(kind, "remembering", kind)  # what can remember beyond a session does
-    return BuiltProposer(PerTenant(make, most_bytes=2 * MOST_BYTES // max(2, sources)))
+    room = getattr(kind, "most_bytes", MOST_BYTES // sources)
+    return BuiltProposer(PerTenant(make, most_bytes=room))
 
 
 def _with_model(kind: Any, settings: DrafterSettings, features: bool) -> BuiltProposer:

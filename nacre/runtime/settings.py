@@ -150,11 +150,19 @@ class StoreSettings:
     log_tenants: tuple[str, ...] = setting(
         (), "tenants whose finished outputs are kept too, comma separated; * is everyone"
     )
-    ttl_s: float = setting(86_400.0, "seconds after which a row in Redis that nobody writes is gone", least=60)
+    ttl_s: float = setting(
+        86_400.0, "seconds after which a row in Redis that nobody writes is gone", least=60, most=10 * 365 * 86_400
+    )
     # A store further away than this is no help: no setting lets it hold up sessions for longer.
     timeout_s: float = setting(0.05, "longest a session waits for Redis when it starts", least=0.005, most=0.05)
 
     contradictions: ClassVar[tuple[Contradiction, ...]] = (
+        Contradiction(
+            "key_file",
+            "url",
+            lambda chosen: bool(chosen.key_file) and not chosen.url,
+            "keys hide what lies in Redis, and nothing else: set url or leave key_file out",
+        ),
         Contradiction(
             "log_tenants",
             "max_log_tokens",

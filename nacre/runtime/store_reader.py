@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from nacre.drafting.per_tenant import MOST_TENANTS
@@ -24,6 +24,7 @@ from nacre.errors import InvalidArgument
 from nacre.runtime.lessons import Teach
 from nacre.runtime.stores import warn_if_of_others
 from nacre.store import PUBLIC, Cursor, Namespace, Reading, Row, Store
+from nacre.store.packing import key_in, pack, unpack
 from nacre.store.rows import MAX_WEIGHT
 from nacre.store.store import NOTHING, SEED_TOKENS
 from nacre.v1 import session_pb2 as pb
@@ -32,14 +33,14 @@ FOLLOW_S = 1.0
 #: A page takes some 12 ms of reading, and 32 of learning by the slowest tables: a sixth of a core until all is read.
 BACKFILL_S = 0.25
 IDLE_S = 60.0
-#: Public rows of a model that are kept for tenants who come later: half a kilobyte each.
+#: Public rows of a model that are kept, packed, for tenants who come later: a fifth of a kilobyte each.
 MOST_PUBLIC_ROWS = 1 << 15
 #: Models whose public tiers are remembered; the one first met gives way.
 MOST_PUBLIC_TIERS = 4
 #: Public rows that a tenant is taught at a time: some 16 ms of learning.
 PUBLIC_PAGE_ROWS = 512
 #: Contexts of its own that public rows are kept from; a tenant who has more is taught no more public rows.
-MOST_OWN_CONTEXTS = 1 << 14
+MOST_OWN_CONTEXTS = 1 << 13
 
 # The store keeps probabilities in steps of 1/255, tables their logarithms; 0 is nothing in both.
 _TABLE_WEIGHTS = (0, *(weight_byte(weight / MAX_WEIGHT) for weight in range(1, MAX_WEIGHT + 1)))
@@ -51,14 +52,15 @@ class PublicTier:
 
     namespace: Namespace
     cursor: Cursor | None = None  # None: never read
-    rows: dict[tuple[int, ...], TableRow] = field(default_factory=dict)
+    rows: dict[bytes, bytes] = field(default_factory=dict)  # packed, by `key_in`
     outputs: deque[tuple[int, ...]] = field(default_factory=deque)
 
-    def take(self, rows: Sequence[TableRow], outputs: Sequence[tuple[int, ...]]) -> None:
+    def take(self, rows: Sequence[bytes], outputs: Sequence[tuple[int, ...]]) -> None:
         """Keeps what was read: of rows the first `MOST_PUBLIC_ROWS`, of outputs the last `SEED_TOKENS` tokens."""
         for row in rows:
-            if row[0] in self.rows or len(self.rows) < MOST_PUBLIC_ROWS:
-                self.rows[row[0]] = row
+            key = key_in(row)
+            if key in self.rows or len(self.rows) < MOST_PUBLIC_ROWS:
+                self.rows[key] = row
         self.outputs.extend(outputs)
         while sum(map(len, self.outputs)) > SEED_TOKENS:
             self.outputs.popleft()
@@ -75,10 +77,10 @@ class Followed:
     sessions: int = 0
     idle_since_s: float = 0.0
     own: set[int] = field(default_factory=set)  # hashes of contexts: two of one hash cost a public row
-    public_rows: deque[TableRow] = field(default_factory=lambda: deque(maxlen=MOST_PUBLIC_ROWS))  # not taught yet
+    public_rows: deque[bytes] = field(default_factory=lambda: deque(maxlen=MOST_PUBLIC_ROWS))  # not taught yet
     public_outputs: list[tuple[int, ...]] = field(default_factory=list)
 
-    def hear(self, rows: Sequence[TableRow], outputs: Sequence[tuple[int, ...]]) -> None:
+    def hear(self, rows: Sequence[bytes], outputs: Sequence[tuple[int, ...]]) -> None:
         """There is more in the public tier."""
         self.public_rows.extend(rows)
         self.public_outputs.extend(outputs)
@@ -89,7 +91,7 @@ class Followed:
         outputs, self.public_outputs = self.public_outputs, []
         if len(self.own) >= MOST_OWN_CONTEXTS:
             page = []
-        return [row for row in page if hash(row[0]) not in self.own], outputs
+        return [row for row in table_rows(map(unpack, page)) if hash(row[0]) not in self.own], outputs
 
 
 class StoreReader:
@@ -200,7 +202,7 @@ class StoreReader:
         if public.cursor is not since:  # another session's first reading was faster
             return
         public.cursor = reading.cursor
-        rows = table_rows(reading.rows)
+        rows = [pack(row) for row in reading.rows]
         public.take(rows, reading.outputs)
         for followed in self._followed.values():
             if followed.public is public and followed.cursor is not None:  # else it will hear all that is kept
@@ -257,7 +259,7 @@ def namespace_of(opened: pb.Opened) -> Namespace | None:
         return None
 
 
-def table_rows(rows: Sequence[Row]) -> list[TableRow]:
+def table_rows(rows: Iterable[Row]) -> list[TableRow]:
     """Rows as drafting tables know them; tokens without weight, and rows of nothing else, are left out."""
     found = []
     for row in rows:

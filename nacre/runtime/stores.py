@@ -19,15 +19,17 @@ logger = logging.getLogger("nacre.store")
 
 
 @asynccontextmanager
-async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Store | None]:
+async def opened_store(settings: StoreSettings | None, *, writes: bool) -> AsyncIterator[Store | None]:
     """The store of a service, started; what it has queued at the end is written. None if there is to be none.
+
+    A service that `writes` nothing leaves a snapshot as it is.
 
     Raises NacreError for settings that cannot be right. A store that cannot be reached is none of them.
     """
     if settings is None or not (settings.url or settings.snapshot):
         yield None
         return
-    store = build_store(settings)
+    store = build_store(settings, writes=writes)
     try:
         await store.start()
         yield store
@@ -35,10 +37,10 @@ async def opened_store(settings: StoreSettings | None) -> AsyncIterator[Store | 
         await store.close()
 
 
-def build_store(settings: StoreSettings) -> Store:
+def build_store(settings: StoreSettings, *, writes: bool = True) -> Store:
     """Connects to nothing yet. Raises NacreError naming the setting that cannot be right."""
     if not settings.url:
-        return local_store(settings)
+        return local_store(settings, writes=writes)
     if settings.snapshot:
         raise InvalidArgument(
             f"snapshot is {settings.snapshot!r} and url is set too; a shared store needs no snapshot: leave one out",
@@ -58,12 +60,13 @@ def build_store(settings: StoreSettings) -> Store:
     )
 
 
-def local_store(settings: StoreSettings) -> LocalStore:
+def local_store(settings: StoreSettings, *, writes: bool = True) -> LocalStore:
     """The store in this process."""
     return LocalStore(
         max_rows=settings.max_rows,
         max_log_tokens=settings.max_log_tokens,
         snapshot=Path(settings.snapshot).expanduser() if settings.snapshot else None,
+        saves=writes,
         log_tenants=settings.log_tenants,
     )
 

@@ -19,7 +19,6 @@ class CircuitBreaker:
         self._failures = 0
         self._opened_s: float | None = None
         self._probing = False
-        self.openings = 0  # since the start
 
     @property
     def state(self) -> str:
@@ -43,7 +42,6 @@ class CircuitBreaker:
     def failed(self, now_s: float) -> None:
         self._failures += 1
         if self._probing or (self._opened_s is None and self._failures >= self._limit):
-            self.openings += self._opened_s is None
             self._opened_s = now_s
         self._probing = False
 

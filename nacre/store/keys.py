@@ -85,7 +85,16 @@ def read_keys(path: Path) -> TenantKeys:
 
 
 def write_key_file(path: Path, tenants: tuple[str, ...] = (ROOT,)) -> None:
-    """A new file with fresh keys, readable by its owner only. Raises InvalidArgument if there is one."""
+    """A new file with fresh keys, readable by its owner only. Raises InvalidArgument if there is one, or for a name
+    that could not be read back.
+    """
+    for tenant in tenants:
+        if tenant.split() != [tenant] or tenant.startswith("#") or tenant == PUBLIC:
+            raise InvalidArgument(
+                f"{tenant!r} cannot be a tenant's name in a key file: it is one word, without # at its beginning, and "
+                f"not {PUBLIC}",
+                param="tenant",
+            )
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -14,16 +14,17 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 from nacre.errors import FailedPrecondition, NacreError, NotFound
 from nacre.store.packing import key_in, pack, unpack
-from nacre.store.portable import Section, read_file, write_file
+from nacre.store.portable import Section, Unreadable
 from nacre.store.queued import QueuedStore
 from nacre.store.rows import Namespace, Row, merged
+from nacre.store.snapshot import Snapshot
 from nacre.store.store import PAGE_ROWS, SEED_ROWS, SEED_TOKENS, Cursor, Reading, StoreStats
 from nacre.store.write_queue import Coalesced, coalesced
 
@@ -69,7 +70,9 @@ class _Table:
 
 
 class LocalStore(QueuedStore):
-    """`snapshot`: where to keep the rows over a restart. `log_tenants`: who opted in to logging; "*" is everyone."""
+    """`snapshot`: where to keep the rows over a restart; `saves` is false for who only starts with what is there.
+    `log_tenants`: who opted in to logging; "*" is everyone.
+    """
 
     def __init__(
         self,
@@ -77,15 +80,18 @@ class LocalStore(QueuedStore):
         max_rows: int = MAX_ROWS,
         max_log_tokens: int = MAX_LOG_TOKENS,
         snapshot: Path | None = None,
+        saves: bool = True,
         log_tenants: Sequence[str] = (),
     ) -> None:
         super().__init__(self._apply, log_tenants)
         self._max_rows = max_rows
         self._max_log_tokens = max_log_tokens
-        self._snapshot = snapshot
+        self._snapshot = Snapshot(snapshot) if snapshot is not None else None
+        self._saves = saves
         self._tables: dict[Namespace, _Table] = {}
         self._number = 0
         self._saver: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._dirty = False
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -98,32 +104,47 @@ class LocalStore(QueuedStore):
         if self._snapshot is not None and not self._tables:
             self._load(self._snapshot)
         await self._queue.start()
+        self._closing.clear()
         if self._snapshot is not None and self._saver is None:
             self._saver = asyncio.create_task(self._save_now_and_then(), name="store snapshot")
 
     def load(self) -> None:
         """Reads the snapshot for an operator. Raises NotFound or FailedPrecondition, and leaves the file alone."""
-        if self._snapshot is None:
-            return
-        self._read(self._snapshot)
+        if self._snapshot is not None:
+            self._read(self._snapshot)
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """For an operator who changes it. Raises FailedPrecondition while another process writes the snapshot."""
+        if self._snapshot is not None and not self._snapshot.claim():
+            raise FailedPrecondition(
+                f"a service that runs keeps its rows in {self._snapshot.path} and would write over what is changed "
+                "here; stop it first"
+            )
+        try:
+            yield
+        finally:
+            if self._snapshot is not None:
+                self._snapshot.release()
 
     async def close(self) -> None:
         await self._queue.close()
+        self._closing.set()
         if self._saver is not None:
-            self._saver.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._saver
+            await self._saver
             self._saver = None
         await self._save_or_tell()
+        if self._snapshot is not None:
+            self._snapshot.release()
 
     async def save(self) -> None:
         """Writes the snapshot, if there is something new. Raises ResourceExhausted."""
-        if self._snapshot is None or not self._dirty:
+        if self._snapshot is None or not self._saves or not self._dirty:
             return
         self._dirty = False
         try:
             # The lists are copied here, where nobody changes them; the bytes in them never change.
-            await asyncio.to_thread(write_file, self._snapshot, self._sections())
+            await self._snapshot.write(self._sections())
         except NacreError:
             self._dirty = True
             raise
@@ -135,21 +156,34 @@ class LocalStore(QueuedStore):
             logger.warning("the store's snapshot was not saved: %s", error.message)
 
     async def _save_now_and_then(self) -> None:
-        while True:
-            await asyncio.sleep(SNAPSHOT_S)
+        while not self._closing.is_set():
             await self._save_or_tell()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SNAPSHOT_S):
+                    await self._closing.wait()
 
-    def _load(self, path: Path) -> None:
-        """A damaged snapshot is told, moved aside and never used."""
+    def _load(self, snapshot: Snapshot) -> None:
+        """A damaged snapshot is told, moved aside and never used; one that cannot be read, or is another's, is told
+        and left alone.
+        """
+        if self._saves and not snapshot.claim():
+            self._snapshot = None
+            logger.warning("%s is written by another process; what is learnt here will not be saved", snapshot.path)
         try:
-            self._read(path)
+            self._read(snapshot)
         except NotFound:
             return
+        except Unreadable as error:
+            self._tables.clear()
+            self._snapshot = None
+            logger.warning("%s; starting empty, and nothing will be saved", error.message)
         except FailedPrecondition as error:
             self._tables.clear()
-            aside = _free_name(path)
+            if self._snapshot is None or not self._saves:
+                logger.warning("%s; starting empty", error.message)
+                return
             try:
-                path.rename(aside)
+                aside = snapshot.move_aside()
             except OSError as reason:
                 # Saving would overwrite what somebody may still want to look at.
                 self._snapshot = None
@@ -157,8 +191,8 @@ class LocalStore(QueuedStore):
             else:
                 logger.warning("%s; moved to %s, starting empty", error.message, aside)
 
-    def _read(self, path: Path) -> None:
-        for section in read_file(path):
+    def _read(self, snapshot: Snapshot) -> None:
+        for section in snapshot.read():
             table = self._table(section.namespace)
             for packed in section.rows:
                 table.rows[key_in(packed)] = packed
@@ -230,6 +264,7 @@ class LocalStore(QueuedStore):
             await asyncio.sleep(0)  # sessions come first
         for output in outputs:
             self._log(table, output)
+        self.counters.outputs_logged += len(outputs)
         self.counters.rows_written += len(rows)
         self._dirty = True
         return True
@@ -238,7 +273,6 @@ class LocalStore(QueuedStore):
         self._number += 1
         table.outputs.append((self._number, output))
         table.tokens += len(output)
-        self.counters.outputs_logged += 1
         while sum(other.tokens for other in self._tables.values()) > self._max_log_tokens:
             most = max(self._tables.values(), key=lambda other: other.tokens)
             most.tokens -= len(most.outputs.popleft()[1])
@@ -269,7 +303,7 @@ class LocalStore(QueuedStore):
             "max_rows": self._max_rows,
             "logged_tokens": sum(table.tokens for table in self._tables.values()),
             "queued_rows": self._queue.queued,
-            "snapshot": str(self._snapshot or ""),
+            "snapshot": str(self._snapshot.path) if self._snapshot is not None else "",
         }
         return StoreStats("local", True, rows, rows * ROW_BYTES, shown, self.counters, details)
 
@@ -301,9 +335,3 @@ class LocalStore(QueuedStore):
         if self._snapshot is not None:
             await self.save()
         return gone
-
-
-def _free_name(path: Path) -> Path:
-    numbers = range(1, 1000)
-    names = (path.with_name(f"{path.name}.damaged-{number}") for number in numbers)
-    return next((name for name in names if not name.exists()), path.with_name(f"{path.name}.damaged"))

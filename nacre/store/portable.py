@@ -31,6 +31,11 @@ MAX_OUTPUT_TOKENS = 1 << 20
 _MAX_HEADER = 8192
 _BLOCK = 1 << 20
 
+
+class Unreadable(FailedPrecondition):
+    """The file is there and cannot be read: that says nothing about what is in it."""
+
+
 Progress = Callable[[int], None]
 
 
@@ -69,7 +74,7 @@ def write_file(path: Path, sections: Iterable[Section]) -> int:
 def read_file(path: Path, *, progress: Progress = lambda _: None) -> Iterator[Section]:
     """The sections of a file, its checksum verified first; `progress` is told bytes checked.
 
-    Raises NotFound, or FailedPrecondition for a file that is damaged or none of ours.
+    Raises NotFound, Unreadable, or FailedPrecondition for a file that is damaged or none of ours.
     """
     try:
         with path.open("rb") as stream:
@@ -79,7 +84,7 @@ def read_file(path: Path, *, progress: Progress = lambda _: None) -> Iterator[Se
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}; `nacre store export` writes one") from None
     except OSError as error:
-        raise FailedPrecondition(f"{path} cannot be read ({error.strerror or error})") from None
+        raise Unreadable(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def fitting(section: Section, expected: Namespace) -> Section:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from nacre.errors import InvalidArgument
 
@@ -18,15 +19,25 @@ MAX_CONNECTIONS = 16
 #: Ends the scheme of a cluster's address; the rest is any of its servers.
 CLUSTER = "+cluster"
 _SCHEMES = ("redis", "rediss")
+#: What may follow the `?` of an address begins so: how TLS is checked. All else is set here.
+_OPTIONS = "ssl_"
 
 
 def shown(url: str) -> str:
     """The address without its password. Raises InvalidArgument for what is no such address."""
     try:
         parts = urlsplit(url)
+        options = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+        stray = [name for name in options if not (name.startswith(_OPTIONS) and parts.scheme.startswith("rediss"))]
+        if stray:
+            raise InvalidArgument(
+                f"the store's url has the option {stray[0]!r}; only those of TLS may stand there, such as ssl_ca_certs "
+                "with rediss://",
+                param="url",
+            )
         if parts.scheme == "unix" and parts.path:
             return parts.path
-        if parts.scheme in _SCHEMES and parts.hostname:
+        if parts.scheme in _SCHEMES and parts.hostname and (parts.path in ("", "/") or parts.path[1:].isdecimal()):
             return f"{parts.hostname}:{parts.port or 6379}"
         if parts.scheme.removesuffix(CLUSTER) in _SCHEMES and parts.hostname and parts.path in ("", "/", "/0"):
             return f"the cluster of {parts.hostname}:{parts.port or 6379}"
@@ -40,19 +51,24 @@ def shown(url: str) -> str:
 
 
 def client_of(url: str, connect_s: float, socket_s: float) -> Any:
-    """A client that connects when it is first asked. `url` is one that `shown` takes."""
+    """A client that connects when it is first asked. `url` is one that `shown` takes. Raises InvalidArgument."""
     scheme, _, rest = url.partition("://")
     kind = redis.asyncio.RedisCluster if scheme.endswith(CLUSTER) else redis.asyncio.Redis
-    return kind.from_url(
-        f"{scheme.removesuffix(CLUSTER)}://{rest}",
-        socket_connect_timeout=connect_s,
-        socket_timeout=socket_s,
-        # Its own retries would multiply the timeout; ours is the breaker.
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        max_connections=MAX_CONNECTIONS,
-        decode_responses=False,
-    )
+    try:
+        return kind.from_url(
+            f"{scheme.removesuffix(CLUSTER)}://{rest}",
+            socket_connect_timeout=connect_s,
+            socket_timeout=socket_s,
+            # Its own retries would multiply the timeout; ours is the breaker.
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            max_connections=MAX_CONNECTIONS,
+            decode_responses=False,
+        )
+    except (ValueError, TypeError, RedisError) as error:
+        raise InvalidArgument(
+            f"the store's url cannot be used ({error}); check what follows its ?", param="url"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class RedisLink:
             raise type(error)(f"the store at {self.shown} {error.message}") from None
         except RefusesWrites as refusal:
             raise Unavailable(f"the store at {self.shown} takes no writes ({refusal}); make room in it") from None
-        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, UnicodeError) as found:
+        except (RedisError, RedisClusterException, OSError, TimeoutError, ValueError, TypeError) as found:
             cause = _cause(found)
             kind = Unauthenticated if isinstance(cause, _NOT_ADMITTED) else Unavailable
             raise kind(f"the store at {self.shown} {_reason(cause, PATIENT_S)}") from None
@@ -278,6 +278,8 @@ def _reason(error: Exception, timeout_s: float) -> str:
     if isinstance(error, RedisClusterException) and "not enabled" in text:
         return "is no cluster; write redis:// in the store's url"
     text = text[:120]
+    if isinstance(error, NoPermissionError):
+        return f"forbids what we need ({text}); give our user the commands and keys that docs/store.md lists"
     if isinstance(error, _NOT_ADMITTED) or (
         isinstance(error, ResponseError) and ("NOAUTH" in text or "WRONGPASS" in text or "invalid password" in text)
     ):

@@ -47,7 +47,7 @@ FOLLOW_OUTPUTS = 16
 PROBE_BUCKETS = PAGE_ROWS // BUCKET_ROWS
 MAX_PROBES = 32
 SAMPLE_BUCKETS = 256
-DIRECTORY_S = 600.0
+DIRECTORY_S = 60.0
 CONFLICT_TRIES = 5
 _NONE = "0-0"
 
@@ -210,7 +210,7 @@ class RedisStore(QueuedStore):
         return True
 
     async def _list(self, client: Any, layout: Layout) -> None:
-        """Tells operators, now and then, that this namespace is in use."""
+        """Tells operators, now and then, that this namespace is in use: Redis may have lost it meanwhile."""
         space = layout.seal.namespace
         now = time.monotonic()
         if now < self._listed.get(space, 0.0):
@@ -249,18 +249,21 @@ class RedisStore(QueuedStore):
         return StoreStats("redis", self._link.healthy, total, size, tuple(spaces), self.counters, details)
 
     async def _estimate(self, namespace: Namespace) -> int:
-        """Rows, from a sample of the buckets; rows in both generations count twice."""
+        """Rows, from a sample of the buckets where there are many; rows in both generations count twice."""
         layout = self._must_layout(namespace)
         generation = self._generation()
 
-        async def look(client: Any) -> list[int]:
+        async def look(client: Any, buckets: range) -> int:
             pipe = client.pipeline(transaction=False)
-            for number in range(SAMPLE_BUCKETS):
+            for number in buckets:
                 pipe.hlen(layout.bucket(number, generation.letter))
                 pipe.hlen(layout.bucket(number, generation.before))
-            return await execute(pipe)
+            return sum(await execute(pipe))
 
-        return sum(await self._link.must(look)) * BUCKETS // SAMPLE_BUCKETS
+        found = await self._link.must(lambda client: look(client, range(SAMPLE_BUCKETS)))
+        if found >= SAMPLE_BUCKETS:
+            return found * BUCKETS // SAMPLE_BUCKETS
+        return found + await self._link.must(lambda client: look(client, range(SAMPLE_BUCKETS, BUCKETS)))
 
     async def namespaces(self, tenant: str) -> tuple[Namespace, ...]:
         tenant_key = self._keys.key_of(tenant)

@@ -2,8 +2,9 @@
 
 A store is never on the path of a token. A drafter reads once when a session starts (`seed`), then asks now and then
 for what is new (`follow`); only verifiers write, and `write` does nothing but put rows into a bounded queue. A store
-that fails answers with nothing: `seed`, `follow`, `write` and `log` never raise and never keep the caller for longer
-than the store's timeout. What an operator asks for (`namespaces`, `pages`, `purge`, `put`) raises NacreError instead.
+that fails answers with nothing: `seed`, `follow`, `write` and `log` never raise, and `seed` never keeps the caller for
+longer than the store's timeout; `follow`, for which nobody waits, may ask several times and wait for longer. What an
+operator asks for (`namespaces`, `pages`, `purge`, `put`) raises NacreError instead.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class Store(Protocol):
         """The newest rows and outputs, bounded by SEED_ROWS and SEED_TOKENS. Never raises."""
 
     async def follow(self, namespace: Namespace, since: Cursor) -> Reading:
-        """What came after `since`, and a page of what was there before it; PAGE_ROWS at most. Never raises."""
+        """What came after `since`, and a page of what was there before it; PAGE_ROWS at most. Never raises.
+
+        For a task in the background: it may take seconds.
+        """
 
     def write(self, namespace: Namespace, rows: Collection[Row]) -> None:
         """Queues observations: O(1), never raises, never waits. `rows` must not be changed afterwards.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth import ApiKeys
 from nacre.engine.loading import weights_revision
-from nacre.ids import tokenizer_fingerprint
+from nacre.ids import tenant_name, tokenizer_fingerprint
 from nacre.models import bundled
 from nacre.store import LocalStore, Namespace, Row
 from nacre.store.keys import write_key_file
@@ -143,7 +145,58 @@ def test_a_redis_that_cannot_be_asked_is_one_line(nacre: Nacre, redis_server: Re
     redis_server.kill()
     for command in (["stats"], ["export", "file", "--tenant", "a"], ["purge", "--tenant", "a"]):
         assert "cannot be reached" in nacre("store", *command, *there).mistake()
-    assert "redis://host:6379/0" in nacre("store", "stats", "--url", "http://h", "--key-file", "keys").mistake()
+    for url, said in (
+        ("http://h", "redis://host:6379/0"),
+        ("redis://h/abc", "redis://host:6379/0"),
+        ("redis://h?socket_timeout=x", "option 'socket_timeout'"),
+        ("unix:///s?decode_responses=yes", "option 'decode_responses'"),
+        ("redis://h?ssl_cert_reqs=none", "with rediss://"),
+    ):
+        assert said in nacre("store", "stats", "--url", url, "--key-file", "keys").mistake(), url
+
+
+def test_what_a_key_file_without_names_cannot_tell_is_said(nacre: Nacre, redis_server: RedisServer, snapshot: Path):
+    write_key_file(Path("keys"))
+    there = ["--url", redis_server.url, "--key-file", "keys"]
+    nacre("store", "export", "file", "--snapshot", snapshot)
+    nacre("store", "import", "file", *there)
+    told = nacre("store", "stats", *there)
+    assert "no rows in the public tier" in told.out
+    assert "say --tenant NAME" in told.err
+    assert "10 rows  acme/target@r1" in nacre("store", "stats", *there, "--tenant", "acme").out
+
+
+def test_the_name_of_a_tenant_is_told(nacre: Nacre, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NACRE_API_KEY", "secret")
+    name = nacre("store", "tenant").out
+    assert name == f"{tenant_name('secret')}\n"
+    assert json.loads(nacre("store", "tenant", "--json").out) == {"tenant": name.strip()}
+    assert ApiKeys(("other", "secret")).tenant("Bearer secret") == name.strip()
+    monkeypatch.delenv("NACRE_API_KEY")
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
+    assert nacre("store", "tenant").out == name
+    assert "no API key was given" in nacre("store", "tenant").mistake()
+
+
+def test_a_snapshot_that_is_not_there_is_not_made_by_a_purge(nacre: Nacre):
+    assert (
+        "there is no snapshot rows yet" in nacre("store", "purge", "--tenant", "acme", "--snapshot", "rows").mistake()
+    )
+    assert not Path("rows").exists()
+
+
+def test_a_snapshot_in_use_is_not_changed(nacre: Nacre, snapshot: Path):
+    before = snapshot.read_bytes()
+    with LocalStore(snapshot=snapshot).claimed():
+        assert "stop it first" in nacre("store", "purge", "--tenant", "acme", "--snapshot", snapshot).mistake()
+        assert json.loads(nacre("store", "stats", "--snapshot", snapshot, "--json").out)["rows"] == 20
+    assert snapshot.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["two words", "#1", "public", ""])
+def test_a_key_file_has_only_names_that_can_be_read_back(nacre: Nacre, name: str):
+    assert "cannot be a tenant's name" in nacre("store", "key", "keys", "--tenant", name).mistake()
+    assert not Path("keys").exists()
 
 
 def test_a_key_file_is_the_owners_and_made_once(nacre: Nacre):

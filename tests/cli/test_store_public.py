@@ -141,7 +141,7 @@ def test_a_corpus_becomes_rows_that_every_tenant_is_taught(nacre: Nacre) -> None
         "files": 1,
         "left_out": 1,
     }
-    assert "1 files are no text and were left out" in done.err
+    assert "1 files could not be used as text" in done.err
     assert len(expected) > 20
     assert taught(kept("rows"), SPACE) == dict(table_rows(list(expected.values())))
     assert taught(kept("rows"), Namespace("acme", "demo-target", "another", MODEL[2])) == {}

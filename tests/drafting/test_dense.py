@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from nacre.drafting.dense import DenseProposer, NestProposer
-from nacre.drafting.dense_keys import DenseKeys, F32Array
+from nacre.drafting.dense_keys import KEY_BYTES, DenseKeys, F32Array
+from nacre.drafting.per_tenant import PerTenant
 from nacre.drafting.proposer import DraftContext, Expansion, Guess, HiddenStates
 from nacre.errors import FailedPrecondition, InvalidArgument
 from nacre.sampling import SamplingParams
 
 HIDDEN = 48
+CONTEXT = DraftContext((1, 2), 2, SamplingParams(), key=None)
 
 
 def states(*numbers: int, noise: float = 0.0) -> F32Array:
@@ -24,7 +27,7 @@ def states(*numbers: int, noise: float = 0.0) -> F32Array:
 
 
 def opened(proposer: DenseProposer, session: int, prompt: tuple[int, ...] = (1, 2)) -> None:
-    proposer.open(session, DraftContext(prompt, len(prompt), SamplingParams(), key=None))
+    proposer.open(session, replace(CONTEXT, tokens=prompt, prompt_length=len(prompt)))
 
 
 def said(proposer: DenseProposer, session: int, position: int, tokens: list[int], thoughts: list[int]) -> None:
@@ -126,6 +129,20 @@ def test_the_oldest_texts_are_forgotten_first() -> None:
     assert guesses(proposer, 3) == []
     said(proposer, 3, 3, [340], [1040])
     assert guesses(proposer, 3)[0].token == 341
+
+
+def test_tenants_together_stay_within_a_bound() -> None:
+    bound = 100 * KEY_BYTES
+    proposer = PerTenant(DenseProposer, most_bytes=bound)
+    for tenant in range(1, 9):
+        proposer.open(tenant, replace(CONTEXT, tenant=tenant))
+        for place in range(80):
+            proposer.committed(tenant, [100 + place], ())
+            proposer.encoded(tenant, HiddenStates(2 + place, states(place)))
+            assert proposer.size_bytes <= bound
+    for tenant in range(1, 9):
+        proposer.close(tenant)
+        assert proposer.size_bytes <= bound
 
 
 def test_long_prompts_are_tokens_too() -> None:

@@ -114,7 +114,7 @@ def test_a_source_that_never_helps_is_asked_now_and_then_and_may_come_back() -> 
     for _ in range(64):
         guesses(proposer)
         proposer.committed(1, [6], ())
-    assert 2 <= len(poor.asked) - asked <= 5
+    assert 6 <= len(poor.asked) - asked <= 10
     for _ in range(200):
         guesses(proposer)
         proposer.committed(1, [5], ())
@@ -227,7 +227,7 @@ def test_sources_that_are_right_in_company_prove_nothing_against_one_another() -
 def test_rivals_of_a_sure_guess_share_what_it_leaves() -> None:
     found = paths(guesses(opened(saying([5], 0.9), saying([6], 0.5), saying([7], 0.5))))
     assert found[(5,)] == pytest.approx(0.9)
-    assert found[(6,)] == pytest.approx(0.08)
+    assert found[(6,)] == found[(7,)] == pytest.approx(0.04)
 
 
 def test_a_cheap_source_drafts_for_the_model() -> None:
@@ -314,7 +314,7 @@ def test_beside_a_model_who_is_no_surer_than_it_of_what_comes_is_asked_now_and_t
         return len(echo.asked)
 
     asked(300)
-    assert 2 <= asked(64) <= 5
+    assert 6 <= asked(64) <= 10
     echo.answer = lambda path: chain([9], 0.5)
     for _ in range(200):  # now it knows better
         guesses(proposer)
@@ -322,6 +322,24 @@ def test_beside_a_model_who_is_no_surer_than_it_of_what_comes_is_asked_now_and_t
     echo.asked.clear()
     assert paths(guesses(proposer))[(9,)] > 0.6
     assert echo.asked
+
+
+def test_where_a_source_rests_the_model_answers_beside_what_was_claimed_before() -> None:
+    echo = saying([5, 6, 7], 0.5)
+    proposer = opened(echo, model(lambda path: [Guess(5, 0.7), Guess(9, 0.2)], batch=1))
+    for turn in range(300):  # it is no surer than the model
+        guesses(proposer)
+        proposer.committed(1, [9 if turn % 3 == 0 else 5], ())
+    while not echo.asked or echo.asked[-1].path_tokens:  # until it is asked again
+        echo.asked.clear()
+        guesses(proposer)
+        if not echo.asked:
+            proposer.committed(1, [9], ())
+    proposer.committed(1, [5], ())
+    echo.asked.clear()
+    found = paths(guesses(proposer))
+    assert not echo.asked
+    assert {(5,), (9,)} <= set(found)
 
 
 def test_far_down_only_the_model_answers() -> None:

@@ -55,6 +55,24 @@ def test_what_a_session_wrote_helps_the_next_one_and_prompts_are_not_shared() ->
     assert guesses(proposer, session=3) == []
 
 
+def test_a_prompt_that_is_told_in_pieces_is_no_output() -> None:
+    whole, pieces = SuffixProposer(SuffixIndex(1024)), SuffixProposer(SuffixIndex(1024))
+    prompt, output = list(range(100, 150)), [1, 2, 3, 4]
+    opened(whole, 1, prompt)
+    opened(pieces, 1, prompt[:20], prompt_length=50)
+    pieces.committed(1, prompt[20:45], ())
+    pieces.committed(1, [*prompt[45:], 1], ())
+    whole.committed(1, [1], ())
+    for proposer in (whole, pieces):
+        proposer.committed(1, [*output[1:], 110], ())
+        assert [guess.token for guess in guesses(proposer)][:2] == [111, 112]
+        proposer.close(1)
+        opened(proposer, 2, [7, 2])
+        assert [guess.token for guess in guesses(proposer, session=2)] == [3, 4, 110]
+        opened(proposer, 3, [7, 120])
+        assert guesses(proposer, session=3) == []
+
+
 def test_without_a_corpus_sessions_stand_alone() -> None:
     proposer = SuffixProposer()
     opened(proposer, 1, [1, 2, 3], prompt_length=0)

@@ -262,6 +262,15 @@ async def test_a_lost_redis_costs_no_token_and_one_line(fleet: Fleet, loss: Loss
     await strike(fleet, loss, generations=1)
 
 
+async def test_a_redis_that_was_restarted_empty_is_filled_and_followed_again(fleet: Fleet) -> None:
+    reseeds = await metric(fleet.drafter[1], "reseeds_total")
+    await fleet.goes_on(restart_empty)
+    async with asyncio.timeout(PATIENCE_S), client_of(fleet) as client:
+        while not await client.dbsize() or await metric(fleet.drafter[1], "reseeds_total") == reseeds:
+            await fleet.goes_on()
+    await fleet.until(fleet.services, healthy=True)
+
+
 @pytest.mark.skipif(not os.environ.get("NACRE_NIGHTLY"), reason="two minutes: the nightly run has it")
 @pytest.mark.timeout(1200)
 async def test_losses_in_any_order(fleet: Fleet) -> None:

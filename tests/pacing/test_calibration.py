@@ -78,43 +78,6 @@ def test_a_survival_is_a_probability_and_evidence_is_bounded(
     assert 0 <= calibration.evidence(rank, raw) <= 10
 
 
-@given(observations, observations, st.integers(0, 20), st.floats(0, 1))
-def test_merging_is_adding_counts(
-    mine: list[tuple[int, float, bool]], theirs: list[tuple[int, float, bool]], rank: int, raw: float
-) -> None:
-    one, other, both = (Calibration(memory=1e12) for _ in range(3))
-    for observation in mine:
-        one.observe(*observation)
-        both.observe(*observation)
-    for observation in theirs:
-        other.observe(*observation)
-        both.observe(*observation)
-    one.merge(other)
-    assert one.survival(rank, raw) == pytest.approx(both.survival(rank, raw), rel=1e-6)
-
-
-def test_merging_keeps_the_bound_and_the_rate() -> None:
-    one, other = Calibration(memory=10), Calibration(memory=1000)
-    for index in range(600):
-        other.observe(0, 0.9, index % 4 == 0)
-    one.merge(other)
-    assert one.evidence(0, 0.9) == pytest.approx(10)
-    assert one.survival(0, 0.9) == pytest.approx((2.5 + 4.5) / 15, abs=0.02)
-    one.merge(other, weight=0.0)
-    assert one.evidence(0, 0.9) == pytest.approx(10)
-
-
-def test_fading_returns_to_the_claim() -> None:
-    calibration = Calibration()
-    for _ in range(50):
-        calibration.observe(0, 0.9, False)
-    before = calibration.evidence(0, 0.9)
-    calibration.fade(0.5)
-    assert calibration.evidence(0, 0.9) == pytest.approx(before / 2)
-    calibration.fade(0.0)
-    assert calibration.survival(0, 0.9) == pytest.approx(0.9)
-
-
 def test_every_survival_has_one_bucket_and_edges_rise() -> None:
     assert list(EDGES) == sorted(set(EDGES))
     calibration = Calibration()
@@ -131,10 +94,3 @@ def test_every_survival_has_one_bucket_and_edges_rise() -> None:
 def test_impossible_dials_are_refused(option: str, value: float) -> None:
     with pytest.raises(InvalidArgument, match=option):
         Calibration(**{option: value})
-
-
-def test_impossible_weights_are_refused() -> None:
-    with pytest.raises(InvalidArgument, match="weight"):
-        Calibration().merge(Calibration(), weight=-1.0)
-    with pytest.raises(InvalidArgument, match="factor"):
-        Calibration().fade(1.5)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from nacre.client import AsyncClient
 from nacre.drafting.hopeless import SilentProposer
-from nacre.drafting.proposer import Expansion, Guess, Observation, Proposer, ProposerTraits
+from nacre.drafting.proposer import DraftContext, Expansion, Guess, Observation, Proposer, ProposerTraits
 from nacre.engine import Engine, load_model
 from nacre.errors import InvalidArgument
 from nacre.models import held_out_prompts
+from nacre.runtime import local_drafting
 from nacre.runtime.hosted_session import HostedSession
 from nacre.runtime.local_drafting import LocalDrafting
 from nacre.runtime.proposers import build_local_proposer, build_proposer
@@ -24,6 +26,8 @@ from nacre.sampling import Choice, History, SamplingParams
 from nacre.session import Draft, SpeculationMode, open_session
 from nacre.session.messages import confidence_byte
 from tests.services import services
+from tests.store.fleet import metric
+from tests.store.redis_server import free_port
 from tests.tiny_models import TinyPair
 
 PROMPT = [7, 8, 9, 10, 11, 12]
@@ -219,6 +223,50 @@ async def test_what_was_thought_of_while_waiting_hangs_when_the_pass_is_planned(
         assert proposer.asked == 2, "below another tip it thinks anew"
 
 
+class Reading:
+    """Keeps what it is told, and when it is asked."""
+
+    traits = ProposerTraits("reading", "chain", 1, 1)
+
+    def __init__(self) -> None:
+        self.first: DraftContext | None = None
+        self.told: list[int] = []
+        self.asked_after: list[int] = []
+
+    def open(self, session: int, context: DraftContext) -> None:
+        self.first, self.told = context, list(context.tokens)
+
+    def committed(self, session: int, tokens: Sequence[int], trunk: Sequence[int]) -> None:
+        self.told.extend(tokens)
+
+    def observed(self, session: int, observations: Sequence[Observation]) -> None:
+        pass
+
+    def propose(self, wanted: Sequence[Expansion]) -> list[list[Guess]]:
+        self.asked_after.append(len(self.told))
+        return [[]]
+
+    def close(self, session: int) -> None:
+        pass
+
+
+async def test_a_long_prompt_is_read_piece_by_piece_and_nothing_guessed_before(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_drafting, "_PIECE_TOKENS", 32)
+    monkeypatch.setattr(local_drafting, "_TELL_S", 0.0)
+    prompt, reader = [1 + place % 200 for place in range(300)], Reading()
+    async with running(engine, reader) as host:
+        session = await generated(host, prompt=prompt)
+    assert text(session) == text(await plain(engine, prompt=prompt))
+    assert reader.first is not None
+    assert (len(reader.first.tokens), reader.first.prompt_length) == (32, 300)
+    assert reader.told == session.machine.tokens[: len(reader.told)]
+    assert len(reader.told) > 300
+    assert reader.asked_after
+    assert min(reader.asked_after) >= 300
+
+
 class Failing(SilentProposer):
     """Raises for every second session, in turns."""
 
@@ -264,3 +312,31 @@ async def test_a_verifier_guesses_for_itself_beside_drafters_and_without() -> No
         await up.start_drafter(method="suffix+recycling-growth")
         await up.start_gateway("--api-keys", "another")  # another tenant: nothing is known of its text
         assert (await once("another"))[0] == first
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(300)
+async def test_a_verifier_that_guesses_for_itself_knows_after_a_restart_what_its_snapshot_kept(tmp_path: Path) -> None:
+    config, port = tmp_path / "nacre.toml", free_port()
+    config.write_text(f'[store]\nsnapshot = "{tmp_path / "rows"}"\nlog_tenants = ["*"]\n')
+    flags = ("--local", "suffix", "--config", str(config), "--metrics-port", str(port))
+    texts, passes = [], []
+    for turn in range(2):
+        async with services(drafters=0, verifier_flags=flags) as up:
+            async with AsyncClient(up.address, api_key="") as client:
+                vocabulary = await client.vocabulary()
+                prompt = tuple(vocabulary.encode(held_out_prompts(1)[0], add_special_tokens=True)[:64])
+                # The file is read beside the first session, and learnt bit by bit: this one is of something else.
+                await (await client.start((5, 6, 7), max_tokens=2, seed=1)).run()
+                while turn and not await metric(port, "rows_read_total"):  # noqa: ASYNC110  there is no event
+                    await asyncio.sleep(0.01)
+                for _ in range(20):
+                    await (await client.start((5, 6, 7), max_tokens=2, seed=1)).run()
+                generation = await (await client.start(prompt, max_tokens=48, seed=3)).run()
+                assert generation.statistics is not None
+                texts.append(tuple(generation.tokens))
+                passes.append(generation.statistics.passes)
+            (verifier,) = up.verifiers
+            await up.processes.end(verifier)  # it writes the file when it stops
+    assert texts[0] == texts[1]
+    assert passes[1] < passes[0]

@@ -12,6 +12,7 @@ from nacre.runtime import store_reader
 from nacre.runtime.local_reading import LocalReading
 from nacre.runtime.store_reader import PUBLIC_PAGE_ROWS, PublicTier, StoreReader
 from nacre.store import PUBLIC, Cursor, LocalStore, Namespace, Reading, Row
+from nacre.store.packing import pack, unpack
 from nacre.store.store import NOTHING, SEED_TOKENS
 
 MODEL = ("target", "r1", "f" * 32)
@@ -146,9 +147,9 @@ async def test_who_has_too_many_rows_to_tell_apart_is_taught_no_public_ones(monk
 def test_what_is_kept_of_a_tier_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_reader, "MOST_PUBLIC_ROWS", 10)
     tier = PublicTier(SHARED)
-    tier.take([((number,), ((1, 255),)) for number in range(20)], [(1,) * SEED_TOKENS, (2, 3)])
-    tier.take([((0,), ((2, 255),)), ((30,), ((2, 255),))], [])
-    assert tier.rows == {(0,): ((0,), ((2, 255),)), **{(n,): ((n,), ((1, 255),)) for n in range(1, 10)}}
+    tier.take([pack(ngram(number)) for number in range(20)], [(1,) * SEED_TOKENS, (2, 3)])
+    tier.take([pack(ngram(0, token=2)), pack(ngram(30))], [])
+    assert list(map(unpack, tier.rows.values())) == [ngram(0, token=2), *(ngram(n) for n in range(1, 10))]
     assert list(tier.outputs) == [(2, 3)]
 
 

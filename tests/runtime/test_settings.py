@@ -158,6 +158,13 @@ CONTRADICTORY = [
         "raise max_log_tokens or leave log_tenants empty",
         "--log-tenants a,b --max-log-tokens 0 --url redis://host",
     ),
+    (
+        StoreSettings,
+        "--key-file keys",
+        "key_file is keys (--key-file) and url is none (default)",
+        "set url or leave key_file out",
+        "--key-file keys --url redis://host",
+    ),
 ]
 
 

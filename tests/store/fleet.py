@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from nacre.client import AsyncClient
+from nacre.ids import tenant_name
 from nacre.models import held_out_prompts
 from nacre.runtime.processes import Child, ChildSpec
 from nacre.sampling import SamplingParams
@@ -31,11 +31,6 @@ def settings_file(folder: Path, url: str) -> Path:
     lines = [f"url = {json.dumps(url)}", f"key_file = {json.dumps(str(folder / 'keys'))}", 'log_tenants = ["*"]']
     file.write_text("\n".join(["[store]", *lines, ""]))
     return file
-
-
-def tenant_of(api_key: str) -> str:
-    """As a gateway calls who sends this key."""
-    return hashlib.sha256(api_key.encode()).hexdigest()[:16]
 
 
 @contextlib.asynccontextmanager
@@ -100,7 +95,7 @@ async def _store_of(where: str, key: str, url: str, folder: Path) -> AsyncIterat
     """A store of our own, and what the gateway's model has there for a caller."""
     async with AsyncClient(where, api_key=key) as client:
         served = (await client.model()).handshake
-    space = Namespace(tenant_of(key), served.model_id, served.model_revision, served.tokenizer_fingerprint)
+    space = Namespace(tenant_name(key), served.model_id, served.model_revision, served.tokenizer_fingerprint)
     store = RedisStore(url, read_keys(folder / "keys"), timeout_s=PATIENT_S)
     try:
         yield store, space

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from nacre.errors import FailedPrecondition
 from nacre.store import LocalStore, Namespace, Row
+from nacre.store.portable import Section, read_file, write_file
 from nacre.store.rows import PUBLIC, merged
 from nacre.store.store import PAGE_ROWS, SEED_ROWS, Store
 
@@ -210,6 +215,82 @@ async def test_a_damaged_snapshot_is_refused_moved_aside_and_told(
     await second.put(SPACE, [ngram(1)])
     await second.close()
     assert path.exists()  # the next restart is a good one again
+
+
+async def test_a_snapshot_that_cannot_be_read_is_told_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "folder"
+    path.mkdir()
+    store = LocalStore(snapshot=path)
+    await store.start()
+    await store.put(SPACE, [ngram(1)])
+    await store.close()
+    assert path.is_dir()
+    assert "folder cannot be read" in caplog.text
+    assert "nothing will be saved" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+async def test_one_process_writes_a_snapshot(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = tmp_path / "store"
+    first, second, reader = (LocalStore(snapshot=path, saves=saves) for saves in (True, True, False))
+    await first.start()
+    await first.put(SPACE, [ngram(1)])
+    await first.save()
+    for other in (second, reader):
+        await other.start()
+        assert len((await other.seed(SPACE)).rows) == 1
+        await other.put(SPACE, [ngram(2)])
+        await other.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} is written by another process; what is learnt here will not be saved"
+    ]
+    with pytest.raises(FailedPrecondition, match="stop it first"), LocalStore(snapshot=path).claimed():
+        pass
+    await first.close()
+    with LocalStore(snapshot=path).claimed():
+        pass
+    third = LocalStore(snapshot=path)
+    await third.start()
+    assert [row.context for row in (await third.seed(SPACE)).rows] == [(1,)]
+    await third.close()
+
+
+async def test_who_only_starts_with_a_snapshot_leaves_a_damaged_one_where_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "store"
+    path.write_bytes(b"none of ours")
+    store = LocalStore(snapshot=path, saves=False)
+    await store.start()
+    await store.close()
+    assert path.read_bytes() == b"none of ours"
+    assert "starting empty" in caplog.text
+
+
+async def test_a_snapshot_that_is_being_written_when_the_store_closes_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    writing, at_once = threading.Event(), []
+
+    def slowly(where: Path, sections: Sequence[Section]) -> int:
+        at_once.append(writing.is_set())
+        writing.set()
+        time.sleep(0.2)
+        size = write_file(where, sections)
+        writing.clear()
+        return size
+
+    monkeypatch.setattr("nacre.store.snapshot.write_file", slowly)
+    store = LocalStore(snapshot=tmp_path / "store")
+    await store.start()
+    await store.put(SPACE, [ngram(1)])
+    saving = asyncio.create_task(store.save())
+    await asyncio.to_thread(writing.wait)
+    await store.put(SPACE, [ngram(2)])
+    await store.close()
+    await saving
+    assert at_once == [False, False]
+    assert len([row for section in read_file(tmp_path / "store") for row in section.rows]) == 2
 
 
 async def test_a_snapshot_that_cannot_be_written_is_told_and_hurts_nobody(

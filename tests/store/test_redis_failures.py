@@ -21,8 +21,10 @@ from nacre.store.redis_store import TIMEOUT_S, RedisStore
 from nacre.store.store import NOTHING
 from nacre.store.write_queue import MAX_QUEUED
 from tests.store.impostor import impostor, info
-from tests.store.redis_cases import SPACE, ngram, opened, raw, session_start, until_back, until_open
+from tests.store.redis_cases import SPACE, all_rows, ngram, opened, raw, session_start, until_back, until_open
 from tests.store.redis_server import RedisServer
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "store.md"
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -183,6 +185,32 @@ async def test_wrong_password(tmp_path: Path, caplog: pytest.LogCaptureFixture):
             assert len((await store.seed(SPACE)).rows) == 1
     finally:
         server.stop()
+
+
+async def test_users_with_the_rights_that_the_documentation_lists_and_no_others(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+):
+    where = f"127.0.0.1:{redis_server.port}/0"
+    documented = [line for line in DOCUMENTATION.read_text().splitlines() if line.startswith("ACL SETUSER")]
+    async with raw(redis_server.url) as peer:
+        for line in documented:
+            await peer.execute_command(*line.split())
+    async with opened(f"redis://verifier:secret@{where}") as verifier:
+        await verifier.start()
+        verifier.write(SPACE, [ngram(1)])
+        await verifier.put(SPACE, [ngram(number) for number in range(100)], [(1, 2, 3)])
+    async with opened(f"redis://drafter:secret@{where}") as drafter:
+        await drafter.start()
+        assert len(await all_rows(drafter)) == 100
+        with pytest.raises(NacreError, match="forbids what we need"):
+            await drafter.put(SPACE, [ngram(1)])
+    async with opened(f"redis://operator:secret@{where}") as operator:
+        await operator.put(SPACE, [ngram(1)])
+        assert (await operator.stats(["acme"])).rows > 0
+        assert await operator.outputs(SPACE) == ((1, 2, 3),)
+        assert await operator.purge("acme") > 0
+    assert len(documented) == 3
+    assert not warnings(caplog)
 
 
 @pytest.mark.parametrize(
