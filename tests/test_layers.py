@@ -50,6 +50,7 @@ TORCH = (
     "nacre/sampling/torch_",
     "nacre/acceptance/torch_",
     "nacre/drafting/model.py",
+    "nacre/bench/copy_worth.py",  # both models' logits along a text
     "nacre/bench/store_costs.py",  # times the search for the best tokens
     "nacre/bench/yardsticks",  # transformers' own ways to generate, in processes of their own
     "nacre/cli/reference.py",  # the yardstick: transformers' own generate, in a process of its own
