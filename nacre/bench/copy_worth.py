@@ -63,7 +63,7 @@ def places(
     index = SuffixIndex(1 << 17)
     index.extend(prompt)
     for at in range(len(prompt), len(text)):
-        copied, matched = _copied(index, text[:at], drafted.shape[1])
+        copied, matched = _copied(index, text[max(0, at - LONGEST) : at], drafted.shape[1])
         own = _softmax(drafted[at - 1] * np.float32(inverse))
         yield Place(
             matched,
@@ -76,11 +76,11 @@ def places(
         index.append(text[at])
 
 
-def _copied(index: SuffixIndex, text: Sequence[int], vocabulary: int) -> tuple[F32Array, int]:
-    """How likely each token is for the copies, by votes as `suffix` has them, and the longest match."""
+def _copied(index: SuffixIndex, tail: Sequence[int], vocabulary: int) -> tuple[F32Array, int]:
+    """After the last tokens of a text: how likely each is for the copies, by votes like `suffix`'s, and the longest match."""
     votes = np.zeros(vocabulary, dtype=np.float32)
     longest = 0
-    for position, matched in index.matches(text[-LONGEST:], _MATCHES):
+    for position, matched in index.matches(tail, _MATCHES):
         for token in index.continuation(position, 1):
             votes[token] += matched * matched
             longest = max(longest, matched)

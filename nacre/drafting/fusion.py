@@ -244,7 +244,7 @@ class FusionProposer:
         for place, (item, nodes) in enumerate(zip(wanted, paths, strict=True)):
             node = nodes[-1]
             worth = self._sessions[item.session].worth
-            gap = _Gap(item.session, node, item.path_tokens, tuple([one.id for one in nodes[1:]]), item.path_survival)
+            gap = _Gap(item.session, node, item.path_tokens, _names(nodes), item.path_survival)
             if node.claims:
                 heappush(heap, (-gap.path, len(heap), gap))
             if self._has_gap(worth, node):
@@ -277,9 +277,12 @@ class FusionProposer:
 
 def _named(item: Expansion, path: Sequence[ClaimNode]) -> Expansion:
     """With the names that the model knows nodes by."""
-    return Expansion(
-        item.session, path[-1].id, item.path_tokens, tuple([node.id for node in path[1:]]), item.path_survival
-    )
+    return Expansion(item.session, path[-1].id, item.path_tokens, _names(path), item.path_survival)
+
+
+def _names(path: Sequence[ClaimNode]) -> tuple[int, ...]:
+    """Of the nodes below the root."""
+    return tuple([node.id for node in path[1:]])
 
 
 def _child(node: ClaimNode | None, token: int) -> ClaimNode | None:

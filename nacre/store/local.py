@@ -175,7 +175,7 @@ class LocalStore(QueuedStore):
             return
         except Unreadable as error:
             self._tables.clear()
-            self._snapshot = None
+            self._let_go(snapshot)
             logger.warning("%s; starting empty, and nothing will be saved", error.message)
         except FailedPrecondition as error:
             self._tables.clear()
@@ -186,10 +186,15 @@ class LocalStore(QueuedStore):
                 aside = snapshot.move_aside()
             except OSError as reason:
                 # Saving would overwrite what somebody may still want to look at.
-                self._snapshot = None
+                self._let_go(snapshot)
                 logger.warning("%s; it cannot be moved aside (%s), so nothing will be saved", error.message, reason)
             else:
                 logger.warning("%s; moved to %s, starting empty", error.message, aside)
+
+    def _let_go(self, snapshot: Snapshot) -> None:
+        """Nothing will be saved there: another process may."""
+        snapshot.release()
+        self._snapshot = None
 
     def _read(self, snapshot: Snapshot) -> None:
         for section in snapshot.read():
