@@ -77,7 +77,7 @@ def places(
 
 
 def _copied(index: SuffixIndex, tail: Sequence[int], vocabulary: int) -> tuple[F32Array, int]:
-    """After the last tokens of a text: how likely each is for the copies, by votes like `suffix`'s, and the longest match."""
+    """How likely each token is after these, by votes like those of `suffix`, and the longest match."""
     votes = np.zeros(vocabulary, dtype=np.float32)
     longest = 0
     for position, matched in index.matches(tail, _MATCHES):
